@@ -1,0 +1,88 @@
+"""Fixtures for every test: the real data (or a loud skip), the embedded scenes, a tiny made-up dataset."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real VisDial excerpts and photos, kept beside the checkout and never inside it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "visdial" / "visdial_1.0_val_116.json").is_file():
+        pytest.skip(f"SKIPPED: real VisDial data is not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    """The embedded dataset of this checkout."""
+    folder = ROOT / "data" / "scenes"
+    if not (folder / "visdial_1.0_val.json").is_file():
+        pytest.skip(f"SKIPPED: the embedded dataset is not built at {folder}")
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A made-up dataset folder: three splits of a few dialogs, dense annotations, small JPEGs."""
+    return make_dataset(tmp_path / "tiny")
+
+
+def make_dataset(folder: Path, dialogs: int = 4, rounds: int = 3, seed: int = 0) -> Path:
+    """Write visdial_1.0_{train,val,test}.json in the official format with 100 options, and their images."""
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    for number, split in enumerate(("train", "val", "test")):
+        document = make_document(split, dialogs, rounds, seed=seed + number, first_id=1000 * number + 1)
+        (folder / f"visdial_1.0_{split}.json").write_text(json.dumps(document))
+        if split != "test":
+            dense = make_dense(document, "relevance" if split == "train" else "gt_relevance")
+            (folder / f"visdial_1.0_{split}_dense_annotations.json").write_text(json.dumps(dense))
+        for entry in document["data"]["dialogs"]:
+            colour = tuple(random.Random(entry["image_id"]).choices(range(256), k=3))
+            Image.new("RGB", (32, 24), colour).save(folder / "images" / f"{entry['image_id']:012d}.jpg")
+    return folder
+
+
+def make_document(
+    split: str = "val", dialogs: int = 4, rounds: int = 3, seed: int = 0, first_id: int = 1
+) -> dict:
+    """One dialogs file as a tree. Test dialogs have 1 to `rounds` rounds and a secret last answer."""
+    rng = random.Random(seed)
+    questions = [
+        f"is the {thing} {word}" for thing in ("dog", "cat", "car", "tree") for word in ("big", "red", "wet")
+    ]
+    answers = ["yes", "no", "can't tell", *(f"it is number {i}" for i in range(150))]
+    entries = []
+    for n in range(dialogs):
+        turns = []
+        for j in range(rounds if split != "test" else 1 + n % rounds):
+            options = rng.sample(range(len(answers)), 100)
+            gt = rng.randrange(100)
+            turn = {"question": rng.randrange(len(questions)), "answer": options[gt]}
+            turns.append(turn | {"answer_options": options, "gt_index": gt})
+            if split == "test":  # only the last round is ranked, and its answer is a secret
+                hidden = ("answer", "gt_index") if j == n % rounds else ("answer_options", "gt_index")
+                turns[-1] = {key: value for key, value in turns[-1].items() if key not in hidden}
+        entries.append(
+            {"image_id": first_id + n, "caption": f"a picture of {n} dogs in a park", "dialog": turns}
+        )
+    data = {"questions": questions, "answers": answers, "dialogs": entries}
+    return {"version": "1.0", "split": split, "data": data}
+
+
+def make_dense(document: dict, key: str = "gt_relevance") -> list:
+    """Relevance for the second round of each dialog: the human answer 1, two others partly right."""
+    annotations = []
+    for entry in document["data"]["dialogs"]:
+        gt = entry["dialog"][1]["gt_index"]
+        relevance = [0.0] * 100
+        relevance[(gt + 1) % 100], relevance[(gt + 2) % 100], relevance[gt] = 0.4, 0.2, 1.0
+        annotations.append({"image_id": entry["image_id"], "round_id": 2, key: relevance})
+    return annotations

@@ -1,0 +1,195 @@
+"""The commands as a user types them: results, messages, exit codes, and how fast help is there."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_model
+
+from visdial_lab.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, "-m", "visdial_lab"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def run(capsys):
+    """run(word, …) → (exit code, standard output, standard error) of a command in this process."""
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model.build(folder)
+    return folder
+
+
+def test_help_is_there_in_half_a_second():
+    seconds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        shown = subprocess.run(
+            [*COMMAND, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) <= 0.5, seconds
+    for command in ("generate", "finetune", "infer", "rank", "evaluate", "pipeline", "doctor"):
+        assert f"\n  {command} " in shown.stdout
+
+
+def test_version_and_module(run):
+    from visdial_lab import __version__
+
+    assert run("--version") == (0, f"visdial-lab {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nope"], "No such command 'nope'."),
+        (["rank", "--modle-path", "x"], "No such option: --modle-path"),
+        (["generate", "base"], "Missing option '--output-path'."),
+        (
+            ["rank", "--model-path", "m", "--dialogs", "d", "--output-file", "o", "--batch-size", "0"],
+            "'--batch-size'",
+        ),
+        (["finetune", "--lr", "fast"], "'--lr'"),
+        (["finetune", "--config", "scnes"], "unknown profile 'scnes' (did you mean scenes?)"),
+        (["finetune", "--lr", "-1"], "override: training.learning_rate: expected a number above 0, got -1.0"),
+        (["finetune", "--dataset-path", "no.jsonl"], "records file not found: "),
+        (["infer", "--model-path", "m"], "give either --conversation"),
+        (["infer", "--model-path", "m", "--batch-file", "b"], "--batch-file and --output-file go together"),
+        (
+            ["infer", "--model-path", "no/m", "--conversation", "Q: a", "--image-path", "no.png"],
+            "image not found",
+        ),
+        (["infer", "--model-path", "data/no", "--conversation", "Q: a"], "model folder not found: data/no"),
+        (
+            ["rank", "--model-path", "m", "--dialogs", "no.json", "--output-file", "o"],
+            "dialogs file not found",
+        ),
+        (["pipeline", "--config", "nowhere.yaml"], "config not found"),
+        (["pipeline", "--skip", "trainign"], "--skip 'trainign' is no step"),
+    ],
+)
+def test_a_wrong_call_is_two_lines_and_code_2(run, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words)
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and message in err and len(err.splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_anywhere_adds_the_traceback(run):
+    for words in (["--debug", "finetune", "--config", "scnes"], ["finetune", "--config", "scnes", "--debug"]):
+        code, _, err = run(*words)
+        assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("error: unknown profile")
+
+
+def test_a_bug_is_one_line_and_code_1(run, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("visdial_lab.config.load_config", broken)
+    assert run("finetune") == (1, "", "error: RuntimeError: two lines (--debug shows where)\n")
+    monkeypatch.setattr("visdial_lab.config.load_config", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run("finetune") == (130, "", "interrupted; what was finished before is kept\n")
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)  # as after `| head`, when head has seen enough
+    for words in (["rank", "--help"], ["--version"]):
+        shown = subprocess.run([*COMMAND, *words], env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+        assert (shown.returncode, shown.stderr) == (1, b"")
+
+
+def test_generate(run, tiny, tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text(f"data: {{root: {tiny}}}")
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", "base", "--config", "my.yaml", "--output_path", "out/r.jsonl", "--sample_count"]
+    assert run(*words, 3) == (0, "3 records in out/r.jsonl\n", "")
+    assert len((tmp_path / "out" / "r.jsonl").read_text().splitlines()) == 3
+    code, _, err = run(*words, 99)
+    assert code == 2 and "sample_count is 99" in err and len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_rank_then_evaluate(run, tiny, tmp_path, model):
+    dialogs, dense = tiny / "visdial_1.0_val.json", tiny / "visdial_1.0_val_dense_annotations.json"
+    ranks, metrics = tmp_path / "ranks.json", tmp_path / "metrics.json"
+    words = ["rank", "--model-path", model, "--dialogs", dialogs, "--output-file", ranks, "--batch_size", 2]
+    code, _, err = run(*words, "--limit", 3)
+    assert code == 0 and "ranking: 3 of 3" in err
+    assert len(json.loads(ranks.read_text())) == 3 * 3
+    judge = ["evaluate", "--prediction-file", ranks, "--groundtruth-file", dialogs, "--dense-file", dense]
+    code, out, _ = run(*judge, "--limit", 3, "--output-file", metrics, "--verbose")
+    assert code == 0 and "mrr" in out and "ndcg" in out and "by round" in out
+    saved = json.loads(metrics.read_text())
+    assert f"{saved['metrics']['mrr']:.4f}" in out and set(saved) >= {
+        "intervals",
+        "n_rounds",
+        "computed_from",
+    }
+    code, _, err = run(*judge)
+    assert code == 2 and "predictions: nothing for round 1 of image" in err
+    seen = ranks.read_text()
+    run(*words, "--limit", 3, "--blank-image")
+    assert ranks.read_text() != seen, "a gray picture is ranked otherwise"
+
+
+def test_an_unwritable_place_is_found_out_before_the_work(run, tiny, tmp_path):
+    dialogs = tiny / "visdial_1.0_val.json"
+    words = ["rank", "--model-path", "no/model", "--dialogs", dialogs, "--output-file", tiny]
+    code, _, err = run(*words)
+    assert code == 2 and f"cannot write {tiny}: it is not a file" in err
+
+
+def test_infer_one_streamed_and_a_batch(run, tiny, tmp_path, model):
+    picture = next((tiny / "images").iterdir())
+    words = ["infer", "--model-path", model, "--max-new-tokens", 6]
+    one = [*words, "--image-path", picture, "--conversation", r"Q: is it red?\nA: no\nQ: why?"]
+    code, said, _ = run(*one)
+    assert code == 0 and said.strip()
+    assert run(*one, "--stream")[1] == said
+    batch, result = tmp_path / "b.json", tmp_path / "r.json"
+    batch.write_text(
+        json.dumps([{"image": str(picture), "conversation": "Q: is it red?\nA: no\nQ: why?"}] * 2)
+    )
+    code, _, err = run(*words, "--batch-file", batch, "--output-file", result)
+    assert code == 0 and "answering: 2 of 2" in err
+    assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()] * 2
+    code, _, err = run(*words, "--conversation", "Q: why?")
+    assert code == 2 and "looks at pictures: give --image-path" in err
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "expected a list of objects"),
+        ([3], "[0] should be an object"),
+        ([{"conversation": 3}], "[0].conversation should be text, is 3"),
+        ([{"conversation": "Q: a", "image": 3}], "[0].image should be text"),
+        ([{"conversation": "Q: a"}, {"conversation": "A: b"}], "[1]: conversation, line 1"),
+    ],
+)
+def test_a_bad_batch_file(run, tmp_path, entries, message):
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(entries))
+    code, _, err = run(
+        "infer", "--model-path", "m", "--batch-file", path, "--output-file", tmp_path / "r.json"
+    )
+    assert code == 2 and f"error: batch file {path}: " in err and message in err
+    assert not (tmp_path / "r.json").exists()

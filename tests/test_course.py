@@ -1,0 +1,170 @@
+"""The helpers that notebooks begin and end with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from visdial_lab import UserError, VisDial, load_config, setup
+from visdial_lab import course as lab
+from visdial_lab.files import course_root, sha256, write_json
+
+
+@pytest.fixture
+def val(tiny):
+    return VisDial.load(tiny, "val")
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: x\n")
+    return tmp_path / "run"
+
+
+class TestSetup:
+    def test_gives_config_and_run_folder_and_says_so(self, tmp_path, capsys):
+        config, run = setup("scenes", tmp_path / "out")
+        assert config == load_config("scenes") and run == tmp_path / "out"
+        assert load_config(run / "config.yaml") == config
+        assert len(capsys.readouterr().out.strip().splitlines()) == 3
+
+    def test_relative_output_counts_from_the_course_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tmp_path))
+        (tmp_path / "notebooks" / "mine").mkdir(parents=True)  # even if it exists beside the notebook
+        monkeypatch.chdir(tmp_path / "notebooks")
+        _, run = setup("scenes", "mine")
+        assert run == course_root() / "mine" and (run / "config.yaml").is_file()
+
+    @pytest.mark.parametrize("output", [None, ""])
+    def test_no_output_means_the_profile_s_own(self, output, tmp_path, monkeypatch):
+        monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tmp_path))
+        config, run = setup("scenes", output)
+        assert run == tmp_path / config.notebooks.output_dir
+
+    def test_overrides_may_be_text_as_papermill_gives_them(self, tmp_path):
+        config, _ = setup("scenes", tmp_path, **{"training.learning_rate": "1e-4"})
+        assert config.training.learning_rate == 1e-4
+
+    @pytest.mark.parametrize("profile, output, word", [(3, None, "PROFILE"), ("scenes", 3, "OUTPUT")])
+    def test_wrong_types_are_named(self, profile, output, word):
+        with pytest.raises(UserError, match=word):
+            setup(profile, output)
+
+    def test_unknown_profile_leaves_no_folder(self, tmp_path):
+        with pytest.raises(UserError, match="scenes"):
+            setup("scnes", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+class TestStory:
+    def test_by_id_or_the_first(self, val):
+        assert lab.story(val, val[2].image_id) == val[2]
+        assert lab.story(val, 999_999) == val[0]
+
+    @pytest.mark.parametrize("wrong", ["1008", 1.0, None, True])
+    def test_wrong_type(self, val, wrong):
+        with pytest.raises(UserError, match="IMAGE_ID"):
+            lab.story(val, wrong)
+
+
+class TestManifest:
+    def test_says_what_was_read_and_written(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tmp_path))
+        (tmp_path / "data.json").write_text("[]")
+        (run / "adapter").mkdir()
+        (run / "adapter" / "lab.json").write_text("{}")
+        lab.manifest(run, "03_training", read=["data.json"], wrote=["adapter"])
+        entry = json.loads((run / "manifest_03.json").read_text())
+        assert entry == {
+            "notebook": "03_training",
+            "config_sha256": sha256(run / "config.yaml"),
+            "read": {"data.json": sha256(tmp_path / "data.json")},
+            "wrote": {"adapter": sha256(run / "adapter")},
+        }
+
+    def test_missing_file_and_bad_name(self, run):
+        with pytest.raises(UserError, match="nothing"):
+            lab.manifest(run, "03_training", wrote=["nothing.json"])
+        with pytest.raises(UserError, match="03_qlora"):
+            lab.manifest(run, "training")
+        assert not list(run.glob("manifest*"))
+
+    def test_need_names_the_notebook(self, run):
+        assert lab.need(run, "config.yaml", "01") == run / "config.yaml"
+        with pytest.raises(UserError, match="run notebook 03 first"):
+            lab.need(run, "adapter", "03")
+
+
+class TestScores:
+    def scores(self, val):
+        rng = np.random.default_rng(0)
+        scores = [[rng.normal(size=100) for _ in dialog.rounds] for dialog in val]
+        scores[1][0] = None  # a round without options
+        return scores
+
+    def test_come_back_as_they_were(self, run, val):
+        scores = self.scores(val)
+        lab.save_scores(run, "after", val, scores, "abc")
+        back = lab.load_scores(run, "after", val, "abc")
+        assert [row is None for own in back for row in own] == [row is None for own in scores for row in own]
+        assert np.array_equal(back[2], scores[2])
+
+    def test_made_from_something_else_or_absent(self, run, val):
+        assert lab.load_scores(run, "after", val) is None
+        lab.save_scores(run, "after", val, self.scores(val), "abc")
+        assert lab.load_scores(run, "after", val, "abd") is None
+
+    def test_damaged_file(self, run, val):
+        path = lab.save_scores(run, "after", val, self.scores(val), "abc")
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(UserError, match="delete it"):
+            lab.load_scores(run, "after", val, "abc")
+
+    def test_fingerprint_depends_on_every_part(self):
+        assert lab.fingerprint("a", 1, True) == lab.fingerprint("a", 1, True)
+        assert len({lab.fingerprint("a", 1), lab.fingerprint("a", 2), lab.fingerprint("a", "1")}) == 3
+
+
+class TestTrainedAlready:
+    @pytest.fixture
+    def trained(self, run, tmp_path):
+        """A run folder as notebook 03 leaves it, with a base model folder of its own."""
+        base = tmp_path / "base"
+        base.mkdir()
+        (base / "config.json").write_text("{}")
+        config = load_config("scenes", {"model.name": str(base)})
+        (run / "records.jsonl").write_text('{"id": 1}\n')
+        write_json(run / "history.json", [])
+        notes = {
+            "config": config.model_dump(),
+            "records": {"sha256": sha256(run / "records.jsonl")},
+            "base_model_sha256": sha256(base),
+        }
+        write_json(run / "adapter" / "lab.json", notes)
+        return run, config, base
+
+    def test_same_everything(self, trained):
+        run, config, _ = trained
+        assert lab.trained_already(run, config)
+
+    def test_other_settings_that_matter(self, trained):
+        run, _, base = trained
+        other = load_config("scenes", {"model.name": str(base), "training.learning_rate": 1e-5})
+        assert not lab.trained_already(run, other)
+        harmless = load_config("scenes", {"model.name": str(base), "evaluation.seed": 5})
+        assert lab.trained_already(run, harmless)
+
+    @pytest.mark.parametrize("name", ["records.jsonl", "history.json", "adapter/lab.json"])
+    def test_missing_parts(self, trained, name):
+        run, config, _ = trained
+        (run / name).unlink()
+        assert not lab.trained_already(run, config)
+
+    def test_other_records_or_base_model(self, trained):
+        run, config, base = trained
+        (run / "records.jsonl").write_text('{"id": 2}\n')
+        assert not lab.trained_already(run, config)
+        (run / "records.jsonl").write_text('{"id": 1}\n')
+        (base / "config.json").write_text('{"new": 1}')
+        assert not lab.trained_already(run, config)

@@ -1,0 +1,455 @@
+"""Metrics against the official numbers, against slow definitions, and against what must always hold."""
+
+import copy
+import itertools
+import json
+import math
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visdial_lab import metrics
+from visdial_lab.errors import UserError
+from visdial_lab.visdial import Dialog, Round, VisDial
+
+# ---- slow definitions, written from the words of the challenge, not from our code
+
+
+def slow_sparse(scores, gt) -> dict[str, float]:
+    """Average over every order of tied options of the metrics of one round (few options only)."""
+    found = {"mrr": [], "r@1": [], "r@5": [], "r@10": [], "mean": []}
+    for order in tied_orders(scores):
+        rank = order.index(gt) + 1
+        found["mrr"].append(1 / rank)
+        for k in (1, 5, 10):
+            found[f"r@{k}"].append(float(rank <= k))
+        found["mean"].append(rank)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def slow_ndcg(scores, relevance) -> float:
+    """Average over every order of tied options of the official NDCG of one round."""
+    k = sum(1 for r in relevance if r != 0)
+
+    def dcg(order):
+        return sum(relevance[option] / math.log2(place + 2) for place, option in enumerate(order[:k]))
+
+    best = dcg(sorted(range(len(relevance)), key=lambda option: -relevance[option]))
+    return statistics.fmean(dcg(order) for order in tied_orders(scores)) / best
+
+
+def tied_orders(scores) -> list[list[int]]:
+    """All ways to sort options by falling score."""
+    groups = {}
+    for option, score in enumerate(scores):
+        groups.setdefault(-score, []).append(option)
+    choices = [list(itertools.permutations(groups[key])) for key in sorted(groups)]
+    return [[option for part in parts for option in part] for parts in itertools.product(*choices)]
+
+
+FEW = st.integers(2, 6).flatmap(
+    lambda n: st.tuples(
+        st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0]), min_size=n, max_size=n),
+        st.lists(st.sampled_from([0.0, 0.2, 0.4, 1.0]), min_size=n, max_size=n).filter(any),
+        st.integers(0, n - 1),
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FEW)
+def test_expected_over_ties_is_the_average_over_all_orders(case):
+    scores, relevance, gt = case
+    assert metrics.sparse_metrics([scores], [gt]) == pytest.approx(slow_sparse(scores, gt), abs=1e-12)
+    assert metrics.ndcg([scores], [relevance]) == pytest.approx(slow_ndcg(scores, relevance), abs=1e-12)
+
+
+def test_rounds_do_not_mix():
+    rng = np.random.default_rng(0)
+    scores, gt = rng.integers(0, 4, (50, 7)).astype(float), rng.integers(0, 7, 50)
+    relevance = rng.choice([0, 0.5, 1], (50, 7)) + np.eye(7)[gt]
+    values = metrics.sparse_values(scores, gt)
+    gains = metrics.ndcg_values(scores, relevance)
+    for n in range(50):
+        slow = slow_sparse(scores[n].tolist(), gt[n])
+        assert {name: column[n] for name, column in values.items()} == pytest.approx(slow)
+        assert gains[n] == pytest.approx(slow_ndcg(scores[n].tolist(), relevance[n].tolist()))
+
+
+def test_official_ties_follow_the_option_order():
+    scores, relevance = [[1.0, 1.0, 3.0, 1.0]], [[0.0, 0.0, 0.0, 1.0]]
+    assert metrics.sparse_values(scores, [1], ties="official")["mean"] == [3]
+    assert metrics.sparse_values(scores, [0], ties="official")["mean"] == [2]
+    assert metrics.sparse_values(scores, [1])["mean"] == [3] and metrics.sparse_values(scores, [0])[
+        "mean"
+    ] == [3]
+    relevance = [[0.0, 1.0, 0.5, 0.0]]
+    no_ties = [[3.0, 2.0, 4.0, 1.0]]
+    official = metrics.ndcg(scores, relevance, ties="official")
+    assert official == metrics.ndcg(no_ties, relevance) != metrics.ndcg(scores, relevance)
+    with pytest.raises(UserError, match="ties is 'index'"):
+        metrics.sparse_values(scores, [0], ties="index")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 100))
+def test_what_must_always_hold(seed, levels):
+    rng = np.random.default_rng(seed)
+    scores, gt = rng.integers(0, levels, (3, 100)) * 0.5, rng.integers(0, 100, 3)
+    relevance = rng.choice([0, 0.2, 1], (3, 100), p=[0.9, 0.05, 0.05]) + np.eye(100)[gt]
+    found = metrics.sparse_metrics(scores, gt) | {"ndcg": metrics.ndcg(scores, relevance)}
+    assert 0 <= found["r@1"] <= found["r@5"] <= found["r@10"] <= 1 and 1 <= found["mean"] <= 100
+    assert 1 / found["mean"] <= found["mrr"] + 1e-12 and found["r@1"] <= found["mrr"] <= 1  # Jensen
+    assert 0 <= found["ndcg"] <= 1 + 1e-12
+    shuffle = rng.permutation(100)  # the order in which options are listed must not matter
+    place = np.argsort(shuffle)
+    again = metrics.sparse_metrics(scores[:, shuffle], place[gt])
+    again["ndcg"] = metrics.ndcg(scores[:, shuffle], relevance[:, shuffle])
+    assert again == pytest.approx(found)
+    assert metrics.sparse_metrics(np.exp(scores / 50), gt) == pytest.approx(
+        metrics.sparse_metrics(scores, gt)
+    )
+    best = metrics.sparse_metrics(np.eye(100)[gt], gt) | {"ndcg": metrics.ndcg(relevance, relevance)}
+    assert best == pytest.approx({"mrr": 1, "r@1": 1, "r@5": 1, "r@10": 1, "mean": 1, "ndcg": 1})
+
+
+def test_random_baseline_in_closed_form():
+    constant = np.zeros((1, 100))
+    found = metrics.sparse_metrics(constant, [17])
+    harmonic = sum(1 / r for r in range(1, 101)) / 100
+    assert found == pytest.approx({"mrr": harmonic, "r@1": 0.01, "r@5": 0.05, "r@10": 0.1, "mean": 50.5})
+
+
+def test_nothing_relevant_has_no_ndcg():
+    values = metrics.ndcg_values(np.eye(2, 5), [[0.0] * 5, [0, 1.0, 0, 0, 0]])
+    assert (
+        np.isnan(values[0])
+        and values[1] == 1
+        and metrics.ndcg(np.eye(2, 5), [[0.0] * 5, [0, 1, 0, 0, 0]]) == 1
+    )
+    assert math.isnan(metrics.ndcg([[1, 2]], [[0, 0]]))
+
+
+# ---- ranks
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_ranks_are_a_permutation_that_follows_the_scores(seed, levels):
+    scores = np.random.default_rng(seed).integers(0, levels, (2, 3, 100)).astype(float)
+    ranks = metrics.ranks_from_scores(scores, seed)
+    assert ranks.shape == scores.shape and (np.sort(ranks) == np.arange(1, 101)).all()
+    by_rank = np.take_along_axis(scores, np.argsort(ranks, axis=-1), axis=-1)
+    assert (np.diff(by_rank) <= 0).all()
+    assert (ranks == metrics.ranks_from_scores(scores, seed)).all()
+
+
+def test_ranks_are_ranks_and_not_the_inverse_permutation():
+    assert metrics.ranks_from_scores([10.0, 40.0, 30.0, 20.0]).tolist() == [4, 1, 2, 3]
+
+
+def test_ties_do_not_follow_the_index():
+    ranks = np.stack([metrics.ranks_from_scores(np.zeros(100), seed=(5, n)) for n in range(400)])
+    assert abs(ranks[:, 0].mean() - 50.5) < 6 and abs(ranks[:, 99].mean() - 50.5) < 6  # 4 standard errors
+    assert len({tuple(row) for row in ranks}) == 400
+
+
+def test_nan_is_an_error_with_its_place():
+    scores = np.zeros((2, 5))
+    scores[1, 3] = np.nan
+    with pytest.raises(UserError, match=r"scores\[1, 3\] is NaN"):
+        metrics.sparse_metrics(scores, [0, 0])
+    with pytest.raises(UserError, match="NaN"):
+        metrics.ranks_from_scores(scores)
+
+
+# ---- the official numbers
+
+
+@pytest.fixture(scope="module")
+def real(shared_data):
+    folder = shared_data / "visdial"
+    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
+    return folder, VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
+
+
+@pytest.mark.parametrize("name", ["random", "informed"])
+def test_same_as_the_official_code(real, name):
+    folder, val = real
+    official = json.loads((folder / "golden_116_official_metrics.json").read_text())[name]
+    predictions = json.loads((folder / f"golden_116_{name}.json").read_text())
+    result = metrics.evaluate(val, predictions, bootstrap_samples=50)
+    # the official code computes in float32: relative for the mean rank, absolute for the fractions
+    assert result["metrics"] == pytest.approx(official, rel=1e-6, abs=1e-6)
+    assert (result["n_rounds"], result["n_dense"]) == (1160, 116)
+    assert metrics.evaluate(val, predictions[::-1], 50) == result  # order of entries is free
+    by_official_ties = metrics.evaluate(val, predictions, 50, ties="official")
+    assert by_official_ties["metrics"] == pytest.approx(result["metrics"])
+
+
+def test_priors_on_real_data_land_where_published_ones_do(real):
+    folder, val = real
+    train = VisDial.load(folder / "visdial_1.0_val_text_1851.json")
+    random, answer, question = (
+        metrics.evaluate(val, scores, bootstrap_samples=50)["metrics"]
+        for scores in (
+            metrics.constant_scores(val),
+            metrics.answer_prior(train)(val),
+            metrics.question_prior(train)(val),
+        )
+    )
+    assert random["mrr"] == pytest.approx(0.0519, abs=1e-4) and random["mean"] == pytest.approx(50.5)
+    assert random["ndcg"] == pytest.approx(0.104, abs=0.03)
+    assert answer["mrr"] == pytest.approx(0.288, abs=0.03) and answer["ndcg"] == pytest.approx(
+        0.259, abs=0.04
+    )
+    assert question["mrr"] == pytest.approx(0.340, abs=0.03) and question["ndcg"] == pytest.approx(
+        0.381, abs=0.06
+    )
+    assert random["mrr"] < answer["mrr"] < question["mrr"]
+
+
+# ---- evaluate on the tiny dataset
+
+
+def predict(dialogs, scores=None) -> list[dict]:
+    scores = scores or metrics.constant_scores(dialogs)
+    return [
+        {
+            "image_id": dialog.image_id,
+            "round_id": turn.round_id,
+            "ranks": metrics.ranks_from_scores(row, (dialog.image_id, turn.round_id)).tolist(),
+        }
+        for dialog, own in zip(dialogs, scores, strict=True)
+        for turn, row in zip(dialog.rounds, own, strict=True)
+        if row is not None
+    ]
+
+
+def noisy_scores(dialogs, seed=0) -> list[list[np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [[rng.normal(size=100) + 2 * np.eye(100)[t.gt_index] for t in d.rounds] for d in dialogs]
+
+
+def test_scores_and_their_ranks_evaluate_alike(tiny):
+    val = VisDial.load(tiny)
+    scores = noisy_scores(val)
+    one, two = metrics.evaluate(val, scores), metrics.evaluate(val, predict(val, scores))
+    assert one == two and list(one["metrics"]) == ["mrr", "r@1", "r@5", "r@10", "mean", "ndcg"]
+    assert one["n_rounds"] == 12 and one["n_dense"] == 4
+    gt = [turn.gt_index for dialog in val for turn in dialog.rounds]
+    assert one["metrics"]["mrr"] == pytest.approx(metrics.sparse_metrics(np.concatenate(scores), gt)["mrr"])
+    json.dumps(one, allow_nan=False)
+
+
+def test_without_dense_annotations_there_is_no_ndcg(tiny):
+    val = VisDial.load(tiny / "visdial_1.0_val.json")
+    result = metrics.evaluate(val, predict(val))
+    assert "ndcg" not in result["metrics"] and "ndcg" not in result["intervals"] and result["n_dense"] == 0
+
+
+def test_intervals_are_a_bootstrap_over_dialogs(tiny):
+    val = VisDial.load(tiny)
+    scores = noisy_scores(val)
+    result = metrics.evaluate(val, scores, bootstrap_samples=4000, confidence=0.9, seed=1)
+    assert result == metrics.evaluate(val, scores, bootstrap_samples=4000, confidence=0.9, seed=1)
+    assert result != metrics.evaluate(val, scores, bootstrap_samples=4000, confidence=0.9, seed=2)
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result["metrics"][name] <= high
+    # every way to draw 4 dialogs from 4, exactly
+    per_dialog = [
+        metrics.sparse_values(own, [t.gt_index for t in d.rounds])["mrr"]
+        for own, d in zip(scores, val, strict=True)
+    ]
+    means = [np.mean([per_dialog[i].mean() for i in draw]) for draw in itertools.product(range(4), repeat=4)]
+    assert result["intervals"]["mrr"] == pytest.approx(np.quantile(means, [0.05, 0.95]), abs=0.03)
+    wide = metrics.evaluate(val, scores, confidence=0.99)["intervals"]["mrr"]
+    narrow = metrics.evaluate(val, scores, confidence=0.5)["intervals"]["mrr"]
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_dialogs_of_different_length_weigh_by_rounds():
+    owner, values = np.array([0, 0, 0, 1]), np.array([1.0, 1.0, 1.0, 0.0])
+    (low, high) = metrics._bootstrap([("x", owner, values)], 2, 4000, 0.98, 0)["x"]
+    assert (low, high) == (0, 1)
+    (low, high) = metrics._bootstrap([("x", owner, values)], 2, 4000, 0.4, 0)["x"]
+    assert low == high == 0.75  # the mixed draw: three rounds of one dialog, one of the other
+
+
+def test_priors(tiny):
+    train, val = VisDial.load(tiny, "train"), VisDial.load(tiny)
+    frequency = [t.answer for d in train for t in d.rounds]
+    scores = metrics.answer_prior(train)(val)
+    for dialog, own in zip(val, scores, strict=True):
+        for turn, row in zip(dialog.rounds, own, strict=True):
+            assert row.tolist() == [frequency.count(option) for option in turn.options]
+    turn = train[0].rounds[0]
+    seen = metrics.question_prior(train)(train)[0][0]
+    pairs = [(t.question.split()[:2], t.answer) for d in train for t in d.rounds]
+    for option, score in zip(turn.options, seen, strict=True):
+        assert int(score) == pairs.count((turn.question.split()[:2], option))
+    assert metrics.answer_prior(train)(VisDial.load(tiny, "test"))[1][0] is None
+
+
+def test_question_prior_looks_at_two_words_then_at_frequency():
+    said = [("is it red", "yes"), ("is there a dog", "no"), ("is there a cat", "no"), ("how many", "2")]
+    train = [
+        Dialog(
+            1, "", tuple(Round(i, q, a, None, None, None) for i, (q, a) in enumerate(said, 1)), None, "train"
+        )
+    ]
+    asked = Round(1, "is it wet", None, ("2", "no", "yes", "maybe"), None, None)
+    row = metrics.question_prior(train)([Dialog(2, "", (asked,), None, "val")])[0][0]
+    assert np.argsort(-row).tolist() == [2, 1, 0, 3] and row[2] > 1 > row[1] > row[0] > row[3] == 0
+
+
+def test_the_test_split_cannot_be_evaluated_but_its_predictions_be_checked(tiny):
+    test = VisDial.load(tiny, "test")
+    predictions = predict(test)
+    assert metrics.validate_predictions(predictions, test).shape == (4, 100)
+    with pytest.raises(UserError, match="no human answers"):
+        metrics.evaluate(test, predictions)
+    predictions.append(predictions[1] | {"round_id": 1})
+    with pytest.raises(UserError, match=r"predictions\[4\]: round 1 of image 2002 has no options"):
+        metrics.validate_predictions(predictions, test)
+
+
+def change(n, **keys):
+    return lambda p: p[n].update(keys)
+
+
+BAD = [
+    (lambda p: p.pop(7), "nothing for round 2 of image 1003"),
+    (lambda p: (p.pop(7), p.pop(1)), "nothing for round 2 of image 1001 and 1 other rounds"),
+    (lambda p: p.append(p[3]), "predictions[12]: round 1 of image 1002 again, after predictions[3]"),
+    (lambda p: p[4].pop("ranks"), "predictions[4].ranks: expected a list of 100 whole numbers, got null"),
+    (lambda p: p[4]["ranks"].pop(), "predictions[4].ranks is not an order of 1 to 100"),
+    (lambda p: p[4]["ranks"].__setitem__(0, 0), "predictions[4].ranks is not an order"),
+    (lambda p: p[4]["ranks"].__setitem__(0, p[4]["ranks"][1]), "predictions[4].ranks is not an order"),
+    (
+        lambda p: p[4]["ranks"].__setitem__(0, 1.0),
+        "predictions[4].ranks: expected a list of 100 whole numbers",
+    ),
+    (
+        lambda p: p[4]["ranks"].__setitem__(0, True),
+        "predictions[4].ranks: expected a list of 100 whole numbers",
+    ),
+    (change(4, ranks=None), "predictions[4].ranks: expected a list"),
+    (change(4, round_id=0), "predictions[4].round_id: image 1002 has no round 0; the first is 1"),
+    (change(4, round_id=4), "predictions[4].round_id: image 1002 has no round 4"),
+    (change(4, round_id="2"), "predictions[4].round_id: expected a whole number, got '2'"),
+    (change(4, round_id=True), "predictions[4].round_id: expected a whole number, got True"),
+    (change(4, image_id=5), "predictions[4].image_id 5 is in none of the dialogs"),
+    (lambda p: p[4].pop("image_id"), "predictions[4].image_id: expected a whole number, got null"),
+    (lambda p: p.__setitem__(4, [1]), "predictions[4]: expected an object"),
+    (change(4, answer=3), "predictions[4].answer: expected text, got 3"),
+    (lambda p: p.clear(), "nothing for round 1 of image 1001 and 11 other rounds"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), BAD, ids=[expected for _, expected in BAD])
+def test_bad_predictions_are_named_with_their_place(tiny, spoil, expected):
+    val = VisDial.load(tiny)
+    predictions = predict(val)
+    spoil(predictions)
+    with pytest.raises(UserError) as caught:
+        metrics.evaluate(val, predictions)
+    assert expected in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("wrong", [None, {}, {"image_id": 1}, 3, "x"])
+def test_predictions_that_are_no_list(tiny, wrong):
+    with pytest.raises(UserError, match="predictions: expected a list"):
+        metrics.evaluate(VisDial.load(tiny), wrong)
+
+
+def test_bad_scores_are_named_with_their_place(tiny):
+    val = VisDial.load(tiny)
+    for spoil, expected in (
+        (lambda s: s.pop(), "scores for 3 dialogs, expected 4"),
+        (lambda s: s[1].pop(), "image 1002 has 3 rounds, got scores for 2"),
+        (lambda s: s[1].__setitem__(2, None), "image 1002, round 3: expected 100 scores, got null"),
+        (lambda s: s[1].__setitem__(2, np.zeros(99)), "image 1002, round 3: expected 100 scores"),
+        (lambda s: s[1][2].__setitem__(40, np.nan), "image 1002, round 3, option 40: the score is NaN"),
+    ):
+        scores = noisy_scores(val)
+        spoil(scores)
+        with pytest.raises(UserError) as caught:
+            metrics.evaluate(val, scores)
+        assert expected in str(caught.value) and len(str(caught.value)) < 300
+
+
+ODD = st.sampled_from([None, True, -1, 0, 1, 2, 101, 1001, 10**30, 1.5, math.nan, "", "x", [], {}, [[]]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2), st.sampled_from(["image_id", "round_id", "ranks", "answer", 0, 99]), ODD)
+def test_fuzzed_predictions(tmp_path_factory, n, key, value):
+    val = FUZZED.get("val") or FUZZED.setdefault("val", tiny_val(tmp_path_factory.mktemp("fuzz")))
+    predictions = copy.deepcopy(FUZZED.setdefault("predictions", predict(val)))
+    if isinstance(key, int):
+        predictions[n]["ranks"][key] = value
+    else:
+        predictions[n][key] = value
+    try:
+        result = metrics.evaluate(val, predictions, bootstrap_samples=5)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 300
+    else:
+        assert result["n_rounds"] == 3
+
+
+FUZZED = {}
+
+
+def tiny_val(folder) -> VisDial:
+    from conftest import make_dataset
+
+    return VisDial.load(make_dataset(folder / "d", dialogs=1), "val")
+
+
+# ---- generated answers
+
+
+@pytest.mark.parametrize(
+    ("answer", "human", "exact", "f1"),
+    [
+        ("Yes.", "yes", 1, 1),
+        ("a Red  dog!", "red dog", 1, 1),
+        ("no", "yes", 0, 0),
+        ("2 dogs", "two dogs", 0, 0.5),
+        ("red red", "red", 0, 2 / 3),
+        ("red and white", "white and red", 0, 1),
+        ("can't tell", "cant tell", 1, 1),
+        ("", "yes", 0, 0),
+        ("?", "!", 1, 1),
+        ("\uff39\uff25\uff33", "yes", 1, 1),  # full-width letters
+        ("빨간 개", "빨간 개.", 1, 1),
+    ],
+)
+def test_exact_match_and_token_f1(answer, human, exact, f1):
+    assert metrics.exact_match(answer, human) == exact
+    assert metrics.token_f1(answer, human) == pytest.approx(f1) == metrics.token_f1(human, answer)
+
+
+def test_generated_answers_are_evaluated_beside_the_ranks(tiny):
+    val = VisDial.load(tiny)
+    predictions = predict(val)
+    predictions[0]["answer"] = val[0].rounds[0].answer.upper() + "."
+    predictions[5]["answer"] = "purple"
+    result = metrics.evaluate(val, predictions)
+    assert result["metrics"]["exact_match"] == result["metrics"]["token_f1"] == 0.5
+    assert set(result["intervals"]) == set(result["metrics"])
+    assert metrics.text_metrics(predictions[:3], val) == {"exact_match": 1.0, "token_f1": 1.0}
+    without_ranks = [{"image_id": 1002, "round_id": 3, "answer": "purple"}]
+    assert metrics.text_metrics(without_ranks, val)["exact_match"] == 0
+    for wrong, expected in (
+        ([], "no generated answer"),
+        ([{"image_id": 1}], "round_id"),
+        (None, "expected a list"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            metrics.text_metrics(wrong, val)

@@ -1,0 +1,110 @@
+"""Views: what is shown, in which order, escaped, and self-contained."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from visdial_lab import plots, views
+from visdial_lab.visdial import Dialog, Round
+
+NASTY = "<script>alert('x')</script> & \"quotes\""
+
+
+class Balanced(HTMLParser):
+    """Complains about a tag that is closed without having been opened, or never closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open = []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+
+def result(mrr, **others):
+    return {"metrics": {"mrr": mrr} | others, "intervals": {"mrr": [mrr - 0.05, mrr + 0.05]}}
+
+
+def text_of(markup):
+    return re.sub(r"<[^>]+>", "|", markup)
+
+
+@pytest.fixture
+def dialog():
+    rounds = (
+        Round(1, "is it red", "yes", None, None, None),
+        Round(2, NASTY, NASTY, None, None, None),
+        Round(3, "what else", None, None, None, None),
+    )
+    return Dialog(7, NASTY, rounds, None, "val")
+
+
+def test_rows_are_in_the_order_of_the_story_and_unknown_runs_come_last():
+    names = ["mine", "after", "oracle", "before", "random"]
+    table = views.metric_table({name: result(0.5) for name in names})
+    Balanced(table)
+    rows = re.findall(r"<b [^>]*>([^<]*)</b>", table)
+    assert rows == ["random", "before", "after", "oracle", "mine"]
+
+
+def test_values_intervals_and_bars():
+    runs = {"after": result(0.6, mean=12.345, ndcg=1.0), "oracle": {"metrics": {"mrr": 0.7}}}
+    table = views.metric_table(runs)
+    said = text_of(table)
+    assert "0.600" in said and "0.550 to 0.650" in said and "12.3" in said
+    assert "width:60.0%" in table and "left:55.0%;width:10.0%" in table
+    assert "0.700" in said and said.count("—") == 2, "the oracle has neither NDCG nor mean rank here"
+    assert "R@1" not in said, "nobody measured it"
+
+
+def test_names_of_runs_are_escaped():
+    table = views.metric_table({NASTY: result(0.5)})
+    assert "<script" not in table and "&lt;script&gt;" in table
+
+
+def test_a_dialog_with_answers_and_ranks(dialog):
+    columns = {
+        "before": {1: {"answer": "no", "rank": 40}, 2: {"answer": NASTY}},
+        "after": {1: {"answer": "Yes.", "rank": 1}, 2: {"rank": 11}, 3: {"answer": "so"}},
+    }
+    card = views.dialog_card(dialog, columns)
+    Balanced(card)
+    assert "<script" not in card
+    said = text_of(card)
+    assert "#40" in said and "#1|" in said and "#11" in said
+    assert card.count("✓") == 2, "the answers that say what the human said: Yes. and the nasty one"
+    assert "not published" in said and "no image" in said
+
+
+def test_a_dialog_without_models(dialog):
+    card = views.dialog_card(dialog, {})
+    Balanced(card)
+    assert "is it red?" in card and "#" not in text_of(card).replace("&#", "")
+
+
+def test_the_colour_of_a_rank():
+    grounds = [re.search(r"rgba\([^)]*\)", views.rank_badge(rank))[0] for rank in (1, 2, 5, 6, 10, 11, 100)]
+    assert len(set(grounds)) == 4
+    assert grounds[1] == grounds[2] and grounds[3] == grounds[4] and grounds[5] == grounds[6]
+
+
+def test_tokens_that_carry_loss_stand_out():
+    strip = views.token_strip([("<start_of_turn>", False), ("model\n", False), (" yes", True)])
+    Balanced(strip)
+    assert "&lt;start_of_turn&gt;" in strip and "model↵" in strip and "&nbsp;yes" in strip
+    assert strip.count("carries loss") == 1 and strip.count("read only") == 2
+
+
+def test_figures_are_inside_the_page_and_the_same_every_time():
+    def draw():
+        return views.figure_html(plots.counts({"a": 3, "b": 2}), 'bars "a" & b')
+
+    assert draw() == draw()
+    assert draw().startswith('<img alt="bars &quot;a&quot; &amp; b" src="data:image/svg+xml;base64,')

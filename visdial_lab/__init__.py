@@ -1,0 +1,49 @@
+"""VisDial Lab: take a vision-language model from describing a picture to talking about it.
+
+The main functions can be imported from here (`from visdial_lab import VisDial, load_config`). Each one
+is fetched from its module on first use, so that `import visdial_lab` itself costs next to nothing.
+"""
+
+import os
+from importlib import import_module
+
+# OpenMP threads that wait for work would otherwise spin, and slow down everything else on a laptop. Read when
+# torch is first imported, hence here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__version__ = "0.1.0.dev0"
+
+# Name → the module that owns it. Names that are also modules (finetune, generation …) are left out:
+# `visdial_lab.finetune` must mean one thing only.
+_HOME = {
+    "UserError": "errors",
+    "setup": "course",
+    "load_config": "config",
+    "profile_names": "config",
+    "VisDial": "visdial",
+    "Dialog": "visdial",
+    "Round": "visdial",
+    "dialog_messages": "chat",
+    "write_records": "generation",
+    "read_records": "generation",
+    "load_model": "models",
+    "answer": "inference",
+    "answer_dialogs": "inference",
+    "score_dialogs": "ranking",
+    "evaluate": "metrics",
+    "validate_predictions": "metrics",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'visdial_lab' has no attribute {name!r}")
+    value = getattr(import_module(f"visdial_lab.{_HOME[name]}"), name)
+    globals()[name] = value  # the next access does not come here any more
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})

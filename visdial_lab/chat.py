@@ -1,0 +1,275 @@
+"""The only place that turns a dialog into Gemma's chat turns, token ids and the mask of supervised tokens.
+
+A turn is "<start_of_turn>user\\n … <end_of_turn>\\n"; the model's own turns say `model` instead of `user`.
+What the model learns to write is the answer and its <end_of_turn>, nothing else.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from visdial_lab.errors import UserError
+from visdial_lab.files import resolve
+from visdial_lab.visdial import Dialog
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+START, END = "<start_of_turn>", "<end_of_turn>"
+ANSWER_HEADER = f"{START}model\n"  # what stands before every answer
+IGNORED = -100  # the label of a token that is not learnt
+
+# Strings that Gemma's tokenizer reads as one control token wherever they stand.
+_CONTROL = re.compile(
+    r"<(?=(?:pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token"
+    r"|unused\d+)>)"
+)
+
+
+def plain_text(text: str, what: str = "text") -> str:
+    """Trim what a person typed and disarm control tokens in it: "<end_of_turn>" becomes "< end_of_turn>".
+
+    Raises UserError naming `what` when nothing is left or the text holds half a character.
+    """
+    if not isinstance(text, str):
+        raise UserError(f"{what}: expected text, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} holds a broken character: {text!a}") from None
+    text = _CONTROL.sub("< ", text.strip())
+    if not text:
+        raise UserError(f"{what} is empty; every turn needs some text")
+    return text
+
+
+def chat_messages(
+    turns: Sequence[tuple[str, str | None]], caption: str | None = None, where: str = ""
+) -> list[dict]:
+    """(question, answer) pairs → messages as TRL reads them, with a picture before the first question.
+
+    An answer of None (the last one only) leaves the question open: the model is to answer it.
+    Raises UserError for empty text, an answer missing in the middle, or no turns at all; `where` names the
+    dialog.
+    """
+    if not turns:
+        raise UserError(f"{where}there is no question to answer")
+    messages: list[dict] = []
+    for number, (question, answer) in enumerate(turns, 1):
+        asked = plain_text(question.rstrip(" ?"), f"{where}question {number}") + "?"
+        if number == 1 and caption is not None:
+            asked = plain_text(caption, f"{where}caption") + "\n" + asked
+        picture = [{"type": "image"}] if number == 1 else []
+        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
+        if answer is not None:
+            answered = plain_text(answer, f"{where}answer {number}")
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+        elif number < len(turns):
+            raise UserError(f"{where}question {number} has no answer, but more questions follow")
+    return messages
+
+
+def dialog_messages(dialog: Dialog, upto: int | None = None) -> list[dict]:
+    """The dialog as messages; with `upto` = r (from 1) only rounds 1 … r, the answer to round r left open.
+
+    The first question follows picture and caption. Raises UserError for empty texts and for an `upto` out of
+    range.
+    """
+    where = f"dialog {dialog.image_id}: "
+    if upto is not None and not 1 <= upto <= len(dialog.rounds):
+        raise UserError(f"{where}round {upto} asked for, it has rounds 1 to {len(dialog.rounds)}")
+    turns = [(turn.question, turn.answer) for turn in dialog.rounds[:upto]]
+    if upto is not None:
+        turns[-1] = (turns[-1][0], None)
+    return chat_messages(turns, dialog.caption, where)
+
+
+def message_text(message: dict) -> str:
+    """The words of one message, without the picture."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer inside a processor; a text-only model has nothing but a tokenizer."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def takes_images(processor: Any) -> bool:
+    """Whether this model sees: text-only Gemma-3 has no image processor."""
+    return hasattr(processor, "image_processor")
+
+
+def render(processor: Any, messages: list[dict], add_generation_prompt: bool = False) -> str:
+    """The chat template's text, with control tokens disarmed and the picture's place filled with its tokens.
+
+    A text-only model's text has no picture in it. Raises UserError for an empty turn.
+    """
+    safe = []
+    for number, message in enumerate(messages, 1):
+        text = plain_text(message_text(message), f"message {number}")
+        pictured = not isinstance(message["content"], str) and any(
+            part["type"] == "image" for part in message["content"]
+        )
+        picture = [{"type": "image"}] if pictured and takes_images(processor) else []
+        safe.append({"role": message["role"], "content": [*picture, {"type": "text", "text": text}]})
+    text = processor.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt)
+    if takes_images(processor):  # the only <start_of_image> left are ours
+        text = text.replace(processor.boi_token, processor.full_image_sequence)
+    return text
+
+
+def encode(
+    processor: Any, messages: list[dict], image: "Image | None" = None, add_generation_prompt: bool = False
+) -> dict[str, Any]:
+    """Messages (and picture) → what the model reads, and which of it is learnt.
+
+    Returns input_ids [L] int64, token_type_ids [L] int64 (1 = picture, attended to both ways), supervised
+    [L] bool (answers and their <end_of_turn>), pixel_values [3, H, W] float or None. Text-only models ignore
+    `image`.
+    """
+    import torch
+
+    encoded = _encode_text(processor, messages, add_generation_prompt)
+    pictures = sum(isinstance(m["content"], list) and {"type": "image"} in m["content"] for m in messages)
+    encoded = {name: torch.tensor(values) for name, values in encoded.items()}
+    encoded["pixel_values"] = None
+    if takes_images(processor) and pictures:
+        if image is None or pictures > 1:
+            raise UserError(f"the messages hold {pictures} picture(s); give exactly one image")
+        encoded["pixel_values"] = pixel_values(processor, image)
+    return encoded
+
+
+def token_count(processor: Any, messages: list[dict]) -> int:
+    """Length of the encoded messages in tokens, picture included, without opening the picture."""
+    return len(_encode_text(processor, messages, add_generation_prompt=False)["input_ids"])
+
+
+def _encode_text(processor: Any, messages: list[dict], add_generation_prompt: bool) -> dict[str, list]:
+    tokenizer = tokenizer_of(processor)
+    text = render(processor, messages, add_generation_prompt)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has <bos> already
+    starts = answer_starts(tokenizer, ids)
+    expected = sum(m["role"] == "assistant" for m in messages) + add_generation_prompt
+    if len(starts) != expected:
+        raise UserError(
+            "this model's tokenizer or chat template does not mark turns as Gemma's does "
+            f"({len(starts)} of {expected} answers found); use a Gemma-3 instruction model"
+        )
+    end = tokenizer.convert_tokens_to_ids(END)
+    supervised = [False] * len(ids)
+    for start in starts:
+        if end in ids[start:]:  # not so after a generation prompt: there the answer is still to come
+            stop = ids.index(end, start)
+            supervised[start : stop + 1] = [True] * (stop + 1 - start)
+    picture = tokenizer.image_token_id if takes_images(processor) else None
+    return {
+        "input_ids": ids,
+        "token_type_ids": [int(token == picture) for token in ids],
+        "supervised": supervised,
+    }
+
+
+def answer_starts(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Where each answer begins: the index after every "<start_of_turn>model\\n", found on the token ids."""
+    header = tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"]
+    ids = list(ids)
+    return [
+        i + len(header)
+        for i, token in enumerate(ids)
+        if token == header[0] and ids[i : i + len(header)] == header
+    ]
+
+
+def answer_ids(processor: Any, answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of each answer as it stands in a chat, with its <end_of_turn>: what ranking scores."""
+    tokenizer = tokenizer_of(processor)
+    texts = [ANSWER_HEADER + plain_text(answer, "answer") + END for answer in answers]
+    header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
+    return [ids[header:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def pixel_values(processor: Any, image: "Image") -> "torch.Tensor":
+    """The picture as the vision tower wants it: [3, H, W] float."""
+    return processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+
+
+def blank(image: "Image") -> "Image":
+    """A mid-gray picture of the same size: what a model scores without seeing is its blind baseline."""
+    from PIL import Image
+
+    return Image.new("RGB", image.size, (128, 128, 128))
+
+
+def input_image(processor: Any, dialog: Dialog, blank_image: bool = False) -> "Image | None":
+    """The picture of a dialog for this model: None for a text-only one, a gray one if asked."""
+    if not takes_images(processor):
+        return None
+    return blank(dialog.image()) if blank_image else dialog.image()
+
+
+def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, bool]]:
+    """(token, is it learnt?) for each token of the messages, to look at; "▁" is shown as a space."""
+    encoded = _encode_text(processor, messages, add_generation_prompt=False)
+    tokens = tokenizer_of(processor).convert_ids_to_tokens(encoded["input_ids"])
+    return [
+        (token.replace("▁", " "), learnt) for token, learnt in zip(tokens, encoded["supervised"], strict=True)
+    ]
+
+
+def pad(processor: Any, examples: list[dict[str, Any]], side: str = "right") -> dict[str, "torch.Tensor"]:
+    """Encoded examples → one batch: input_ids, attention_mask, token_type_ids, labels [B, L], pixel_values
+    [B, 3, H, W].
+
+    Training pads on the right, generation on the left (the next token comes after the last column).
+    Text-only models get neither token_type_ids nor pixel_values.
+    """
+    import torch
+
+    length = max(len(example["input_ids"]) for example in examples)
+
+    def rows(name: str, fill: int) -> "torch.Tensor":
+        filled = torch.full((len(examples), length), fill)
+        for row, example in zip(filled, examples, strict=True):
+            values = example[name].to(filled.dtype)
+            where = slice(0, len(values)) if side == "right" else slice(length - len(values), None)
+            row[where] = values
+        return filled
+
+    examples = [example | {"ones": torch.ones_like(example["input_ids"])} for example in examples]
+    batch = {
+        "input_ids": rows("input_ids", tokenizer_of(processor).pad_token_id),
+        "attention_mask": rows("ones", 0),
+    }
+    if takes_images(processor):
+        batch["token_type_ids"] = rows("token_type_ids", 0)
+        pixels = [example["pixel_values"] for example in examples if example["pixel_values"] is not None]
+        if pixels:
+            batch["pixel_values"] = torch.stack(pixels)
+    if "labels" in examples[0]:
+        batch["labels"] = rows("labels", IGNORED)
+    return batch
+
+
+def record_image(record: dict) -> "Image | None":
+    """Open a record's picture. Raises UserError naming image id and file when it is missing or damaged."""
+    if record["image"] is None:
+        return None
+    return Dialog(record["image_id"], "", (), resolve(record["image"]), record["source"]).image()
+
+
+def collator(processor: Any) -> Callable[[list[dict]], dict[str, "torch.Tensor"]]:
+    """A function from records to a padded batch whose labels are IGNORED except on supervised tokens."""
+
+    def collate(records: list[dict]) -> dict[str, "torch.Tensor"]:
+        examples = []
+        for record in records:
+            image = record_image(record) if takes_images(processor) else None
+            example = encode(processor, record["messages"], image)
+            example["labels"] = example["input_ids"].masked_fill(~example["supervised"], IGNORED)
+            examples.append(example)
+        return pad(processor, examples)
+
+    return collate

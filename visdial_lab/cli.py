@@ -1,0 +1,391 @@
+"""The command line: each command is a few lines over a library call.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 the work
+failed, 2 the input or the call is wrong, 130 interrupted.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+from visdial_lab import __version__
+from visdial_lab.errors import UserError
+
+app = typer.Typer(
+    name="visdial-lab",
+    help="Teach a vision-language model to talk about pictures: data, QLoRA, answers, ranking, metrics.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: half the start-up time of the framed one
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --batch_size is --batch-size
+        "help_option_names": ["-h", "--help"],
+    },
+)
+generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
+app.add_typer(generate, name="generate")
+
+ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
+ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit; what went wrong is told in one or two lines, or in full with --debug."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments  # accepted anywhere in the line
+    try:
+        words = [word for word in arguments if word != "--debug"]
+        code = app(words, "visdial-lab", standalone_mode=False) or 0
+        if code == 130:  # typer has caught a Ctrl-C
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+    except BaseException as error:
+        if debug and not isinstance(error, (SystemExit, BrokenPipeError)):
+            import traceback
+
+            traceback.print_exc()
+        code = _exit_code(error, debug)
+    sys.exit(code)
+
+
+def _exit_code(error: BaseException, debug: bool) -> int:
+    """Say what happened on standard error; return the exit code for it."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted; what was finished before is kept")
+        return 130
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return 2
+    if hasattr(error, "format_message"):  # the call itself: an unknown option, a missing value …
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "visdial-lab"
+        _say(f"error: {' '.join(error.format_message().split())}\nsee {where} --help")
+        return 2
+    hint = "" if debug else " (--debug shows where)"
+    _say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}{hint}")
+    return 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[..., None]]:
+    """Give update(done, total, note=""): a bar on a terminal, elsewhere a line when there is news."""
+    if sys.stderr.isatty():
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[note]}", markup=False),
+        )
+        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(what, total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+        return
+    began, last = time.monotonic(), {"time": 0.0, "note": None, "done": -1}
+
+    def update(done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        news = note != last["note"] or done == total or now - last["time"] > 10
+        if news and done != last["done"]:
+            _say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
+            last.update(time=now, note=note, done=done)
+
+    yield update
+
+
+@contextlib.contextmanager
+def _result_file(path: Path) -> Iterator[Callable[[Any], None]]:
+    """Give a function that writes the result; a place that cannot be written is found out before the work."""
+    from visdial_lab.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        yield lambda obj: temporary.write_text(json.dumps(obj, ensure_ascii=False) + "\n", encoding="utf-8")
+    _say(f"wrote {path}")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"visdial-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass  # both options have done their work by now
+
+
+@generate.command()
+def base(
+    output_path: Annotated[Path, Option(help="The .jsonl file to write.")],
+    config: ConfigOption = "scenes",
+    split: Annotated[str | None, Option(help="Split to read; default: the config's.")] = None,
+    sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
+) -> None:
+    """Turn human dialogs into training records (TRL's conversational format), one a line."""
+    from visdial_lab.config import load_config
+    from visdial_lab.generation import write_records
+    from visdial_lab.visdial import VisDial
+
+    given = load_config(config)
+    dialogs = VisDial.load(given.data.root, split or given.data.train_split)[: given.data.num_train_dialogs]
+    count = sample_count if sample_count is not None else given.generation.sample_count
+    written = write_records(output_path, dialogs, count, given.generation.rounds, given.generation.seed)
+    print(f"{written} records in {output_path}")
+
+
+@app.command()
+def finetune(
+    config: ConfigOption = "scenes",
+    model_name: Annotated[str | None, Option(help="Base model: folder or hub name.")] = None,
+    dataset_path: Annotated[
+        Path | None, Option(help="Records (.jsonl); default: all of the config's training dialogs.")
+    ] = None,
+    output_dir: Annotated[Path | None, Option(help="Adapter folder to write.")] = None,
+    batch_size: Annotated[int | None, Option(help="Dialogs a step on each device.")] = None,
+    grad_accum: Annotated[int | None, Option(help="Steps added up before the weights move.")] = None,
+    lr: Annotated[float | None, Option(help="Peak learning rate.")] = None,
+    epochs: Annotated[float | None, Option(help="Passes over the records.")] = None,
+    max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
+) -> None:
+    """Fine-tune the base model with QLoRA; writes an adapter folder."""
+    from visdial_lab.config import load_config
+    from visdial_lab.files import resolve
+    from visdial_lab.finetune import finetune as train
+    from visdial_lab.generation import records
+    from visdial_lab.visdial import VisDial
+
+    options = {
+        "model.name": model_name,
+        "training.per_device_train_batch_size": batch_size,
+        "training.gradient_accumulation_steps": grad_accum,
+        "training.learning_rate": lr,
+        "training.num_train_epochs": epochs,
+        "training.max_steps": max_steps,
+    }
+    given = load_config(config, {key: value for key, value in options.items() if value is not None})
+    rows = dataset_path
+    if rows is None:
+        dialogs = VisDial.load(given.data.root, given.data.train_split)[: given.data.num_train_dialogs]
+        rows = list(records(dialogs, **given.generation.model_dump()))
+    with _progress("fine-tuning") as update:
+        result = train(
+            given,
+            rows,
+            output_dir or resolve(given.training.output_dir),
+            on_log=lambda step, total, loss, rate, left: update(step, total, f"loss {loss:.3f}"),
+        )
+    print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
+
+
+@app.command()
+def infer(
+    model_path: ModelOption,
+    image_path: Annotated[Path | None, Option(help="The picture to talk about.")] = None,
+    conversation: Annotated[
+        str | None, Option(help=r'"Q: …\nA: …\nQ: …": the last line is the question to answer.')
+    ] = None,
+    caption: Annotated[str | None, Option(help="What is known about the picture beforehand.")] = None,
+    batch_file: Annotated[
+        Path | None,
+        Option(help='JSON list of {"image": path, "conversation": "Q: …"}, each with a "caption" if wanted.'),
+    ] = None,
+    output_file: Annotated[
+        Path | None, Option(help='For --batch-file: the same list, each entry with its "answer".')
+    ] = None,
+    max_new_tokens: Annotated[int, Option(min=1, help="Longest answer in tokens.")] = 32,
+    temperature: Annotated[float, Option(min=0, help="0 = always the likeliest token.")] = 0.0,
+    top_p: Annotated[float, Option(help="Sample from the likeliest tokens of this probability.")] = 1.0,
+    stream: Annotated[bool, Option("--stream", help="Print the answer while it is made.")] = False,
+) -> None:
+    """Answer a question about a picture, or a whole file of them."""
+    if (batch_file is None) == (conversation is None):
+        raise UserError("give either --conversation (with --image-path) or --batch-file (with --output-file)")
+    if (batch_file is None) != (output_file is None):
+        raise UserError("--batch-file and --output-file go together")
+    from visdial_lab.chat import record_image, takes_images
+    from visdial_lab.files import resolve
+    from visdial_lab.inference import answer, read_batch
+    from visdial_lab.models import load_model
+
+    entries = [{"image": image_path and str(image_path), "conversation": conversation, "caption": caption}]
+    if batch_file is not None:
+        entries = read_batch(batch_file)
+    for entry in entries:
+        if entry.get("image") is not None and not resolve(entry["image"]).is_file():
+            raise UserError(f"image not found: {entry['image']}")
+    model, processor = load_model(model_path)
+    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+
+    def reply(number: int, entry: dict, **options: Any) -> str:
+        if entry.get("image") is None and takes_images(processor):
+            raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
+        picture = record_image({"image": entry.get("image"), "image_id": number, "source": "batch"})
+        return answer(
+            model, processor, picture, entry["conversation"], entry.get("caption"), **sampling, **options
+        )
+
+    if output_file is None:
+        show = (lambda piece: print(piece, end="", flush=True)) if stream else None
+        text = reply(1, entries[0], on_text=show)
+        print("" if stream else text)
+        return
+    with _result_file(output_file) as write, _progress("answering") as update:
+        for number, entry in enumerate(entries):
+            entry["answer"] = reply(number, entry)
+            update(number + 1, len(entries))
+        write(entries)
+
+
+@app.command()
+def rank(
+    model_path: ModelOption,
+    dialogs: Annotated[Path, Option(help="Dialogs file in VisDial's format.")],
+    output_file: Annotated[Path, Option(help="Predictions to write (EvalAI's format).")],
+    image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
+    split: Annotated[str | None, Option(help="If the file does not say: train, val, test.")] = None,
+    blank_image: Annotated[bool, Option("--blank-image", help="Score a gray picture instead.")] = False,
+    batch_size: Annotated[int, Option(min=1, help="Dialogs read at once.")] = 8,
+    limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
+) -> None:
+    """Rank the 100 candidate answers of every round by the probability the model gives them."""
+    from visdial_lab.models import load_model
+    from visdial_lab.ranking import predictions, score_dialogs
+    from visdial_lab.visdial import VisDial
+
+    chosen = list(VisDial.load(dialogs, split, image_root=image_dir)[:limit])
+    with _result_file(output_file) as write:
+        model, processor = load_model(model_path)
+        with _progress("ranking") as update:
+            scores = score_dialogs(model, processor, chosen, blank_image, batch_size, progress=update)
+        write(predictions(chosen, scores))
+
+
+@app.command()
+def evaluate(
+    prediction_file: Annotated[Path, Option(help="Predictions, as `rank` writes them.")],
+    groundtruth_file: Annotated[Path, Option(help="Dialogs file with the human answers.")],
+    dense_file: Annotated[Path | None, Option(help="Dense annotations, for NDCG.")] = None,
+    output_file: Annotated[Path | None, Option(help="metrics.json to write.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
+    verbose: Annotated[bool, Option("--verbose", help="Also by round of the dialog.")] = False,
+) -> None:
+    """Compute MRR, recall, mean rank and NDCG, with 95 % intervals over dialogs."""
+    from visdial_lab.files import portable, read_json, sha256, write_json
+    from visdial_lab.metrics import evaluate as measure
+    from visdial_lab.visdial import VisDial
+
+    truth = VisDial.load(groundtruth_file, dense=dense_file)[:limit]
+    entries = read_json(prediction_file, "predictions file")
+    result = measure(truth, entries)
+    title = f"{prediction_file.name}: {result['n_rounds']} rounds of {len(truth)} dialogs"
+    rows = []
+    for key, value in result["metrics"].items():
+        low, high = result["intervals"][key]
+        rows.append((key, f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
+    _print_table(title, ("metric", "value", "95 % interval"), rows)
+    if verbose:
+        _print_table(
+            "by round", ("round", "rounds", "mrr", "r@1", "r@5", "r@10", "mean"), _by_round(truth, entries)
+        )
+    if output_file is not None:
+        files = [file for file in (prediction_file, groundtruth_file, dense_file) if file is not None]
+        sources = {portable(file): sha256(file) for file in files}
+        write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
+        _say(f"wrote {output_file}")
+
+
+def _by_round(dialogs: Any, entries: list) -> list[tuple[str, ...]]:
+    """Metrics of the first rounds of all dialogs, of the second ones, and so on, as text."""
+    from visdial_lab.metrics import sparse_metrics, validate_predictions
+
+    ranks = validate_predictions(entries, dialogs)
+    rounds = [turn for dialog in dialogs for turn in dialog.rounds if turn.options is not None]
+    rows = []
+    for round_id in sorted({turn.round_id for turn in rounds}):
+        own = [n for n, turn in enumerate(rounds) if turn.round_id == round_id]
+        values = sparse_metrics(-ranks[own], [rounds[n].gt_index for n in own])
+        rows.append((str(round_id), str(len(own)), *(f"{value:.4f}" for value in values.values())))
+    return rows
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(title, table)
+
+
+@app.command()
+def pipeline(
+    config: ConfigOption = "scenes",
+    output: Annotated[Path | None, Option(help="Run folder; default: the config's.")] = None,
+    resume: Annotated[
+        bool, Option("--resume/--no-resume", help="Go on where a run stopped, or begin anew.")
+    ] = True,
+    skip: Annotated[
+        list[str] | None,
+        Option(
+            help="Leave a step out and use what is there: exploration, generation, training, "
+            "inference, evaluation. May be given several times."
+        ),
+    ] = None,
+) -> None:
+    """Run the five notebooks one after the other and write metrics.json and report.html."""
+    from visdial_lab.config import load_config
+    from visdial_lab.pipeline import NotebookFailed, run_pipeline
+
+    try:
+        with _progress("pipeline") as update:
+            report = run_pipeline(load_config(config), output, resume, skip or (), update)
+    except NotebookFailed as error:  # it says itself where to look: no traceback of ours would tell more
+        _say(f"error: {error}")
+        raise typer.Exit(1) from None
+    print(f"report: {report}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check what is installed, which profile this machine can run, and what to do about each gap."""
+    from visdial_lab.doctor import check_machine
+
+    checks = check_machine()
+    marks = {True: "[ok]  ", False: "[fail]", None: "[note]"}
+    for name, good, found, advice in checks:
+        print(f"{marks[good]} {name}: {found}")
+        if advice:
+            print(f"       → {advice}")
+    if any(good is False for _, good, _, _ in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,290 @@
+"""The profile: a YAML file becomes one frozen, typed Config; a mistake is an error that names its place."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from visdial_lab.errors import UserError, shown
+from visdial_lab.files import read_text, resolve
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 and papermill hand over `1e-4` as text: read it as the number that is meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]*$")]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Number = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Common rules: strict types (no True for 1, no "8" for 8), no unknown keys, no NaN, no changes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """Which base model, and how it is held in memory."""
+
+    name: Text
+    load_in_4bit: bool
+    use_gradient_checkpointing: bool
+
+
+class Peft(Section):
+    """Which layers get LoRA matrices, and their size."""
+
+    finetune_vision_layers: bool
+    finetune_language_layers: bool
+    finetune_attention_modules: bool
+    finetune_mlp_modules: bool
+    r: Count
+    lora_alpha: Count
+    lora_dropout: Annotated[Number, Field(lt=1)]
+    bias: Literal["none", "all", "lora_only"]
+    use_rslora: bool
+
+    @model_validator(mode="after")
+    def _something_is_trained(self):
+        if not (self.finetune_vision_layers or self.finetune_language_layers):
+            raise ValueError(
+                "nothing to train: set finetune_vision_layers or finetune_language_layers to true"
+            )
+        if not (self.finetune_attention_modules or self.finetune_mlp_modules):
+            raise ValueError(
+                "nothing to train: set finetune_attention_modules or finetune_mlp_modules to true"
+            )
+        return self
+
+
+class Training(Section):
+    """Optimisation, in the words of transformers' TrainingArguments."""
+
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
+    learning_rate: Positive
+    fp16: bool
+    bf16: bool
+    logging_steps: Count
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"]
+    weight_decay: Number
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    max_seq_length: Count
+    num_train_epochs: Positive
+    max_steps: Literal[-1] | Count
+    seed: Seed
+    output_dir: Text
+    backend: Literal["auto", "unsloth", "peft"]
+
+    @model_validator(mode="after")
+    def _one_precision(self):
+        if self.fp16 and self.bf16:
+            raise ValueError("fp16 and bf16 are both true: choose one")
+        return self
+
+
+class Data(Section):
+    """Where the dialogs are, and how many of them are used (null = all)."""
+
+    root: Text
+    train_split: Text
+    val_split: Text
+    num_train_dialogs: Count | None
+    num_val_dialogs: Count | None
+
+
+class Generation(Section):
+    """How training records are made (sample_count null = all dialogs)."""
+
+    sample_count: Count | None
+    rounds: Literal["all"] | Count
+    seed: Seed
+
+
+class Inference(Section):
+    """How answers are decoded."""
+
+    max_new_tokens: Count
+    temperature: Number
+    top_p: Annotated[Positive, Field(le=1)]
+
+
+class Evaluation(Section):
+    """Intervals, ranking batches (in dialogs) and the report's examples."""
+
+    bootstrap_samples: Count
+    confidence: Annotated[Positive, Field(lt=1)]
+    seed: Seed
+    batch_size: Count
+    examples: Annotated[int, Field(ge=0)]
+
+
+class Notebooks(Section):
+    """How papermill runs the notebooks (timeout in seconds a cell)."""
+
+    kernel_name: Text
+    timeout: Count
+    output_dir: Text
+
+
+class Config(Section):
+    """One run, whole: everything the notebooks and the commands need to know."""
+
+    name: Text
+    model: Model
+    peft: Peft
+    training: Training
+    data: Data
+    generation: Generation
+    inference: Inference
+    evaluation: Evaluation
+    notebooks: Notebooks
+
+
+_PROFILES = Path(__file__).parent / "configs"
+_SECTIONS = {
+    name: field.annotation.model_fields for name, field in Config.model_fields.items() if name != "name"
+}
+_KEYS = ["name", *(f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys)]
+
+
+def profile_names() -> list[str]:
+    """The profiles that come with the package, by name."""
+    return sorted(file.stem for file in _PROFILES.glob("*.yaml"))
+
+
+def load_config(name_or_path: str | Path = "scenes", overrides: dict[str, Any] | None = None) -> Config:
+    """Read a profile (by name) or a YAML file, lay `overrides` over it, and check everything.
+
+    Keys that a file leaves out come from the profile it names as `base:` (default: scenes).
+    `overrides` has dotted keys: {"training.learning_rate": 1e-4}.
+    Raises UserError for an unknown profile, YAML that cannot be read, an unknown key, a wrong type or value.
+    """
+    layers = [*_layers(name_or_path), ("override", overrides or {})]
+    values: dict[str, Any] = {section: {} for section in _SECTIONS}
+    origin: dict[str, str] = {}  # dotted key → the file its value came from, for the error message
+    for source, tree in layers:
+        for key, value in _flatten(tree, source):
+            section, _, leaf = key.rpartition(".")
+            (values[section] if section else values)[leaf] = value
+            origin[key] = source
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_describe(error, origin, layers[-2][0])) from None
+
+
+def config_to_yaml(config: Config) -> str:
+    """The whole config as YAML that `load_config` reads back to an equal one (for run folders)."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _layers(name_or_path: str | Path) -> list[tuple[str, dict]]:
+    """The YAML files to lay over each other, the base first: [(file name, its content)]."""
+    name = str(name_or_path)
+    if name in profile_names():
+        path, source = _PROFILES / f"{name}.yaml", f"{name}.yaml"
+    elif name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = resolve(name)
+        source = str(path)
+    else:
+        raise UserError(f"unknown profile {shown(name)}{_nearest(name, profile_names())}; {_profiles_hint()}")
+    tree = _parse(read_text(path, "config"), source)
+    base = tree.pop("base", None if source == "scenes.yaml" else "scenes")
+    if base is not None and base not in profile_names():
+        raise UserError(f"{source}: unknown base {shown(base)}; {_profiles_hint()}")
+    return [*(_layers(base) if base else []), (source, {"name": path.stem} | tree)]
+
+
+def _parse(text: str, source: str) -> dict:
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{source}{place}: not valid YAML ({error.problem})") from None
+    except Exception as error:  # PyYAML lets ValueError, AttributeError, RecursionError … out on odd input
+        raise UserError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
+    if tree is not None and not isinstance(tree, dict):
+        raise UserError(f"{source}: expected sections such as `training:`, got {shown(tree)}")
+    return tree or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML would let the second of two equal keys win without a word; here that is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _flatten(tree: dict, source: str):
+    """Yield (dotted key, value) for every leaf; raise UserError at a key that does not exist."""
+    for key, value in tree.items():
+        if key in _SECTIONS:
+            if value is not None and not isinstance(value, dict):
+                raise UserError(f"{source}: {key} is a section of keys, got {shown(value)}")
+            yield from _flatten({f"{key}.{leaf}": inner for leaf, inner in (value or {}).items()}, source)
+        elif key in _KEYS:
+            yield key, value
+        else:
+            raise UserError(f"{source}: unknown key {shown(key)}{_nearest(str(key), [*_KEYS, *_SECTIONS])}")
+
+
+def _nearest(word: str, choices: list[str]) -> str:
+    """A hint, "(did you mean …?)": the nearest whole key, else the nearest by its last part, else nothing."""
+    last_part = {choice.rpartition(".")[2]: choice for choice in choices}
+    close = difflib.get_close_matches(word, choices, n=1)
+    close += [last_part[leaf] for leaf in difflib.get_close_matches(word.rpartition(".")[2], last_part, n=1)]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text without control characters",
+    "literal_error": "{expected}",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number from {ge} up",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number up to {le}",
+}
+
+
+def _describe(error: ValidationError, origin: dict[str, str], source: str) -> str:
+    """The first mistake as one line: where, what was expected (any of several, in a union), what is there."""
+    first, *others = error.errors(include_url=False)
+    key = ".".join(first["loc"][:2])
+    where = f"{origin.get(key, source)}: {key}"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    alternatives = [first, *(other for other in others if other["loc"][:2] == first["loc"][:2])]
+    expected = [_EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {})) for one in alternatives]
+    return f"{where}: expected {' or '.join(expected)}, got {shown(first['input'])}"
+
+
+def _profiles_hint() -> str:
+    return f"the profiles are: {', '.join(profile_names())} (or give the path of a .yaml file)"

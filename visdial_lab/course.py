@@ -1,0 +1,191 @@
+"""How every notebook begins and ends: checked parameters, a run folder, a manifest; nothing is done twice."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visdial_lab.config import Config, config_to_yaml, load_config
+from visdial_lab.errors import UserError, shown
+from visdial_lab.files import (
+    atomic_path,
+    course_root,
+    portable,
+    read_json,
+    resolve,
+    sha256,
+    write_json,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def setup(profile: str = "scenes", output: str | Path | None = None, **overrides: Any) -> tuple[Config, Path]:
+    """Begin a notebook: check the parameters, load the profile, make the run folder, say what is used.
+
+    profile: a profile's name or the path of a YAML file. output: the run folder (empty or None = the
+    profile's own); a relative one counts from the course folder, wherever the notebook lies.
+    overrides: dotted config keys, as setup(PROFILE, **{"training.max_steps": 20}).
+    Returns (config, run folder); the config as used is in the run folder's config.yaml.
+    Raises UserError for a parameter of the wrong type (papermill checks none) and a mistake in the profile.
+    """
+    if not isinstance(profile, (str, Path)):
+        raise UserError(f"PROFILE should be the name or path of a profile, is {shown(profile)}")
+    if output is not None and not isinstance(output, (str, Path)):
+        raise UserError(f"OUTPUT should be a folder (or empty for the profile's own), is {shown(output)}")
+    config = load_config(profile, overrides)
+    run = course_root() / Path(output or config.notebooks.output_dir).expanduser()
+    write_text(run / "config.yaml", config_to_yaml(config))
+    _show_figures()
+    print(_report(config, run))
+    return config, run
+
+
+def _show_figures() -> None:
+    """In Jupyter: a figure is shown as a picture, even when pyplot was never asked for."""
+    import sys
+
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
+        shell.run_line_magic("matplotlib", "inline")
+
+
+def _report(config: Config, run: Path) -> str:
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    import visdial_lab
+
+    packages = " · ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    bits = " in 4 bits" if config.model.load_in_4bit else ""
+    return (
+        f"VisDial Lab {visdial_lab.__version__} · Python {platform.python_version()} · {packages}\n"
+        f"profile {config.name}: {config.model.name}{bits} on {device}, dialogs from {config.data.root}\n"
+        f"results go to {portable(run)}"
+    )
+
+
+def story(dialogs: Sequence, image_id: int) -> Any:
+    """The dialog that the notebooks follow: the one about `image_id`, or the first where that is not there.
+
+    Other data sets have other images, and the story goes on all the same. Raises UserError for an `image_id`
+    that is not a whole number.
+    """
+    if type(image_id) is not int:
+        raise UserError(f"IMAGE_ID should be a whole number, is {shown(image_id)}")
+    return next((dialog for dialog in dialogs if dialog.image_id == image_id), dialogs[0])
+
+
+def need(run: Path, name: str, notebook: str) -> Path:
+    """A file or folder that an earlier notebook leaves in the run folder; UserError says which one to run."""
+    if not (run / name).exists():
+        raise UserError(f"{portable(run / name)} is not there yet: run notebook {notebook} first")
+    return run / name
+
+
+def manifest(
+    run: Path, notebook: str, read: Iterable[str | Path] = (), wrote: Iterable[str | Path] = ()
+) -> dict[str, Any]:
+    """End a notebook: write manifest_NN.json, which says that it ran to its end, and from what to what.
+
+    notebook: its name, as "03_qlora_finetuning". A relative path counts from the run folder, then from the
+    course folder.
+    → {"notebook", "config_sha256", "read": {path: sha256}, "wrote": {path: sha256}}, paths inside the run
+    folder relative to it, so that the folder can be moved. Raises UserError when one of the files is missing.
+    """
+    if not re.fullmatch(r"\d\d_\w+", notebook):
+        raise UserError(f"notebook should be a name such as 03_qlora_finetuning, is {shown(notebook)}")
+    entry = {
+        "notebook": notebook,
+        "config_sha256": sha256(run / "config.yaml"),
+        "read": _fingerprints(run, read),
+        "wrote": _fingerprints(run, wrote),
+    }
+    write_json(run / f"manifest_{notebook[:2]}.json", entry)
+    return entry
+
+
+def _fingerprints(run: Path, paths: Iterable[str | Path]) -> dict[str, str]:
+    found = {}
+    for name in paths:
+        path = run / name if (run / name).exists() else resolve(name)
+        if not path.exists():
+            raise UserError(f"manifest: {name} is neither in {portable(run)} nor in the course folder")
+        inside = path.is_relative_to(run)
+        found[path.relative_to(run).as_posix() if inside else portable(path)] = sha256(path)
+    return found
+
+
+def model_fingerprint(folder_or_name: str | Path) -> str:
+    """What identifies a model: a folder's sha256, or the name of a model that is not on this machine."""
+    folder = resolve(folder_or_name)
+    return sha256(folder) if folder.is_dir() else str(folder_or_name)
+
+
+def fingerprint(*parts: Any) -> str:
+    """One short hash over values that JSON can hold: equal hashes, equal inputs."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trained_already(run: Path, config: Config) -> bool:
+    """Whether run/adapter comes from exactly these records, this base model and these training settings."""
+    lab, records = run / "adapter" / "lab.json", run / "records.jsonl"
+    if not (lab.is_file() and records.is_file() and (run / "history.json").is_file()):
+        return False
+    notes, now = read_json(lab, "adapter's notes"), config.model_dump()
+    if any(notes["config"][section] != now[section] for section in ("model", "peft", "training")):
+        return False
+    base = resolve(config.model.name)
+    return notes["records"]["sha256"] == sha256(records) and (
+        notes["base_model_sha256"] == (sha256(base) if base.is_dir() else None)
+    )
+
+
+def save_scores(run: Path, name: str, dialogs: Sequence, scores: list, made_from: str) -> Path:
+    """Write run/scores_{name}.npz: image_id [N], round_id [N], scores [N, options], and what made them.
+
+    A row for each round with options; `made_from` is a `fingerprint` of everything the scores depend on.
+    """
+    import numpy as np
+
+    rows = [
+        (dialog.image_id, turn.round_id, row)
+        for dialog, by_round in zip(dialogs, scores, strict=True)
+        for turn, row in zip(dialog.rounds, by_round, strict=True)
+        if row is not None
+    ]
+    image_ids, round_ids, table = zip(*rows, strict=True)
+    with atomic_path(run / f"scores_{name}.npz") as temporary:
+        np.savez_compressed(
+            temporary, image_id=image_ids, round_id=round_ids, scores=np.stack(table), made_from=made_from
+        )
+    return run / f"scores_{name}.npz"
+
+
+def load_scores(
+    run: Path, name: str, dialogs: Sequence, made_from: str | None = None
+) -> "list[list[np.ndarray | None]] | None":
+    """What `save_scores` wrote, as `score_dialogs` returns it; None if it is not there or made otherwise."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    path = run / f"scores_{name}.npz"
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as saved:
+            if made_from is not None and str(saved["made_from"]) != made_from:
+                return None
+            keys = zip(saved["image_id"].tolist(), saved["round_id"].tolist(), strict=True)
+            table = dict(zip(keys, saved["scores"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"cannot read scores {path}: {error}; delete it and run notebook 04 again") from None
+    return [[table.get((dialog.image_id, turn.round_id)) for turn in dialog.rounds] for dialog in dialogs]

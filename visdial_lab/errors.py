@@ -1,0 +1,16 @@
+"""The one exception that a user of this library is meant to see, and how values look in its message."""
+
+import reprlib
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is one or two lines: what is wrong, where, what to do.
+
+    The command line prints the message alone and exits with code 2; a notebook shows it as the last line.
+    """
+
+
+def shown(value: Any) -> str:
+    """A value as it may stand in an error message: never long, and null for None, as in JSON and YAML."""
+    return "null" if value is None else reprlib.repr(value)

@@ -1,0 +1,209 @@
+"""Reading with errors that name the place, writing that never leaves half a file behind."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from visdial_lab.errors import UserError
+
+# What goes wrong on the user's side while writing. Any other OSError is a bug of ours and stays one.
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
+_WRITE_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO}
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it on success, remove it on any failure (Ctrl-C too).
+
+    The suffix stays the same, because some writers (numpy, matplotlib) choose the format by it.
+    Raises UserError when the disk is full or the place cannot be written.
+    """
+    path = Path(os.path.realpath(path))  # behind a link, so that the link survives
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"cannot write {path}: it is not a file; give the name of one")
+    with _cleaned_up(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
+    """Give a new temporary folder beside `path`; it takes the place of `path` on success, else it is removed.
+
+    A folder that is already there is replaced only when it is empty or holds a file called `marker`, that
+    is, when we wrote it: `--output-dir ~` must not delete anyone's home. Raises UserError otherwise.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"cannot write folder {path}: a file of that name is in the way")
+    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
+        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
+    with _cleaned_up(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        retired = temporary.with_name(f"{temporary.name}.old")
+        if path.exists():
+            os.rename(path, retired)
+        try:
+            os.rename(temporary, path)
+        except BaseException:  # put the old one back, whatever happened
+            if retired.exists():
+                os.rename(retired, path)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _cleaned_up(path: Path) -> Iterator[Path]:
+    """The part common to files and folders: a temporary name, removing it, and readable write errors."""
+    temporary = path.with_name(f".{path.stem[:80]}.tmp-{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except OSError as error:
+        if error.errno not in _WRITE_ERRORS:
+            raise
+        reason = f"{error.strerror}; free space or choose another place"
+        raise UserError(f"cannot write {path}: {reason}") from error
+    finally:  # after a successful rename there is nothing left to remove
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically. Raises UserError when the place cannot be written."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write readable, standard JSON atomically. Raises ValueError on NaN, which JSON does not have."""
+    write_text(path, json.dumps(obj, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
+    """Write one JSON value a line, atomically and streaming (rows may be a generator); return the count."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_text(path: str | Path, what: str = "file") -> str:
+    """Read UTF-8 text. Raises UserError naming `what`, the file and, for bad bytes, the line."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{what} not found: {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{what} expected at {path}, but that is a folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{what} {path}, line {line}: not UTF-8 text (byte {error.start}); is it another kind of file?"
+        ) from None
+
+
+def read_json(path: str | Path, what: str = "JSON file") -> Any:
+    """Read JSON. Raises UserError naming `what`, file, line and column: missing, cut off or invalid."""
+    text = read_text(path, what)
+    return _parse_json(text, f"{what} {path}", first_line=1)
+
+
+def read_jsonl(path: str | Path, what: str = "JSON lines file") -> list[Any]:
+    """Read one JSON value a line, skipping blank lines. Raises UserError as `read_json` does."""
+    lines = read_text(path, what).split("\n")
+    return [
+        _parse_json(line, f"{what} {path}", number) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+
+
+def _parse_json(text: str, where: str, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        hint = (
+            "the file ends too early, fetch or write it again"
+            if error.pos >= len(text.rstrip())
+            else error.msg
+        )
+        raise UserError(f"{where}, {place}: not valid JSON ({hint})") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of more than 4300 digits
+        raise UserError(f"{where}, from line {first_line}: not usable JSON ({error})") from None
+
+
+def sha256(path: str | Path) -> str:
+    """Fingerprint a file, or a folder: sorted relative names, sizes and bytes of all files below it."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    try:
+        if not path.is_dir():
+            _hash_file(path, digest)
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+            _hash_file(file, digest)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _hash_file(path: Path, digest: Any) -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+
+
+def course_root() -> Path:
+    """Find the course folder, so that notebooks work from any folder inside it.
+
+    It is $VISDIAL_LAB_ROOT, else the first parent of the working folder that holds data/scenes, else the
+    checkout this package lives in. Raises UserError when there is none.
+    """
+    if given := os.environ.get("VISDIAL_LAB_ROOT"):
+        if not Path(given).is_dir():
+            raise UserError(f"VISDIAL_LAB_ROOT names {given}, which is not a folder; correct it or unset it")
+        return Path(given).absolute()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "data" / "scenes").is_dir():
+            return folder
+    checkout = Path(__file__).absolute().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return checkout
+    raise UserError(
+        "course folder not found: run inside it, or set VISDIAL_LAB_ROOT to the folder that holds data/scenes"
+    )
+
+
+def resolve(path: str | Path) -> Path:
+    """A path from a config or a record made absolute: from here if it exists here, else from the course."""
+    path = Path(path).expanduser()
+    if path.is_absolute() or path.exists():
+        return path.absolute()
+    with contextlib.suppress(UserError):
+        return course_root() / path
+    return path.absolute()  # outside any course: the message about the missing file will name this place
+
+
+def portable(path: str | Path) -> str:
+    """The path as we write it into files: relative to the course folder if inside it, so files can move."""
+    with contextlib.suppress(UserError, ValueError):
+        absolute = Path(os.path.abspath(path))
+        return absolute.relative_to(course_root()).as_posix()
+    return str(path)

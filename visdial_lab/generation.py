@@ -1,0 +1,101 @@
+"""Training records from dialogs: one line of JSON a dialog, in the conversational format that TRL reads."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from visdial_lab.chat import chat_messages
+from visdial_lab.errors import UserError
+from visdial_lab.files import portable, read_jsonl, write_jsonl
+from visdial_lab.visdial import VisDial
+
+
+def records(
+    visdial: VisDial, sample_count: int | None = None, rounds: str | int = "all", seed: int = 0
+) -> Iterator[dict]:
+    """Yield one training record a dialog: {"id", "image_id", "image", "source", "messages"}.
+
+    sample_count: a seeded sample of so many dialogs, in file order (None = all).
+    rounds: "all", or how many rounds from the beginning. Rounds without a published answer teach nothing and
+    are left out. Raises UserError for a sample larger than the split, empty texts, or `rounds` out of range.
+    """
+    if rounds != "all" and (isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1):
+        raise UserError(f'rounds: expected "all" or a whole number from 1, got {rounds!r}')
+    chosen = range(len(visdial))
+    if sample_count is not None:
+        if not 0 < sample_count <= len(visdial):
+            raise UserError(
+                f"sample_count is {sample_count}, but the {visdial.split} split has {len(visdial)} dialogs"
+            )
+        chosen = sorted(random.Random(seed).sample(chosen, sample_count))
+    for index in chosen:
+        dialog = visdial[index]
+        turns = [(turn.question, turn.answer) for turn in dialog.rounds if turn.answer is not None]
+        turns = turns if rounds == "all" else turns[:rounds]
+        if turns:
+            yield {
+                "id": f"{dialog.split}-{dialog.image_id}",
+                "image_id": dialog.image_id,
+                "image": None if dialog.image_path is None else portable(dialog.image_path),
+                "source": f"visdial-{dialog.split}",
+                "messages": chat_messages(turns, dialog.caption, f"dialog {dialog.image_id}: "),
+            }
+
+
+def write_records(
+    path: str | Path,
+    visdial: VisDial,
+    sample_count: int | None = None,
+    rounds: str | int = "all",
+    seed: int = 0,
+) -> int:
+    """Write `records(…)` to a .jsonl file, atomically, and return how many."""
+    return write_jsonl(path, records(visdial, sample_count, rounds, seed))
+
+
+def read_records(path: str | Path) -> list[dict]:
+    """Read records and check every one. Raises UserError naming file, record and field of a mistake."""
+    rows = read_jsonl(path, "records file")
+    if not rows:
+        raise UserError(f"records file {path} is empty; generate records first")
+    for number, row in enumerate(rows, 1):
+        problem = _problem(row)
+        if problem:
+            raise UserError(f"records file {path}, record {number}: {problem}")
+    return rows
+
+
+def _problem(row: object) -> str | None:
+    """What is wrong with a record, or None."""
+    if not isinstance(row, dict):
+        return "expected an object with id, image_id, image, source, messages"
+    kinds = {"id": str, "image_id": int, "image": (str, type(None)), "source": str, "messages": list}
+    for key, kind in kinds.items():
+        if key not in row:
+            return f"{key} is missing"
+        if not isinstance(row[key], kind) or isinstance(row[key], bool):
+            return f"{key} has the wrong type ({type(row[key]).__name__})"
+    messages = row["messages"]
+    if len(messages) < 2 or len(messages) % 2:
+        return "messages should be pairs of user and assistant turns"
+    for place, message in enumerate(messages):
+        role = "assistant" if place % 2 else "user"
+        if not isinstance(message, dict) or message.get("role") != role:
+            return f"messages[{place}].role should be {role!r}"
+        problem = _content_problem(message.get("content"), may_hold_picture=place == 0)
+        if problem:
+            return f"messages[{place}].content {problem}"
+    return None
+
+
+def _content_problem(content: object, may_hold_picture: bool) -> str | None:
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return "should be text or a list of parts"
+    kinds = [part.get("type") for part in parts]
+    if kinds != ["text"] and not (may_hold_picture and kinds == ["image", "text"]):
+        return f"holds {kinds}, expected ['text'] (the first turn may hold ['image', 'text'])"
+    text = parts[-1].get("text")
+    if not isinstance(text, str) or not text.strip():
+        return "has no text"
+    return None

@@ -1,0 +1,192 @@
+"""Loading Gemma-3: a base model or an adapter on top of one, in 4 bits or not, on whatever this machine
+has."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from visdial_lab.chat import takes_images
+from visdial_lab.config import Config
+from visdial_lab.errors import UserError
+from visdial_lab.files import read_json, resolve
+
+_FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM"}
+
+
+def silence() -> None:
+    """Keep notices that ask nothing of the reader (progress of loading, optional packages) off the screen."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("bitsandbytes", "peft", "accelerate", "trl", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|peft|bitsandbytes|trl|accelerate)\b")
+
+
+def pick_device() -> str:
+    """ "cuda" when there is a GPU that PyTorch can use, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(device: str) -> Any:
+    """float32 on the CPU, exact and fast enough there; on a GPU bfloat16, or float16 on an old one (T4)."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+
+
+def load_model(
+    path_or_name: str | Path,
+    load_in_4bit: bool | None = None,
+    device: str | None = None,
+    dtype: Any = None,
+) -> tuple[Any, Any]:
+    """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
+
+    An adapter brings its base model along, in 4 bits if it was trained so; `load_in_4bit` overrides that.
+    On the CPU NF4 weights are unpacked once, after loading: same values, same answers, no unpacking in every
+    step. Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
+    incomplete.
+    """
+    silence()
+    folder = _locate(path_or_name)
+    device = device or pick_device()
+    is_adapter = isinstance(folder, Path) and (folder / "adapter_config.json").is_file()
+    if not is_adapter:
+        model, processor = _load_base(folder, bool(load_in_4bit), device, dtype, unpack=device == "cpu")
+        return model.eval(), processor
+    base = _entry(folder / "adapter_config.json", "base_model_name_or_path")
+    if load_in_4bit is None and (folder / "lab.json").is_file():
+        load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
+    model, _ = _load_base(_locate(base), bool(load_in_4bit), device, dtype, unpack=device == "cpu")
+    return _add_adapter(model, folder).eval(), _load_processor(folder, model.config.model_type)
+
+
+def load_base_for_training(config: Config) -> tuple[Any, Any]:
+    """The base model as QLoRA needs it, packed to NF4 if the config says so; returns (model, processor)."""
+    silence()
+    device = pick_device()
+    folder = _locate(config.model.name)
+    if isinstance(folder, Path) and (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"model.name is {config.model.name}, an adapter; fine-tuning starts from a base model"
+        )
+    return _load_base(folder, config.model.load_in_4bit, device, None, unpack=False)
+
+
+def _entry(path: Path, *keys: str) -> Any:
+    """One entry of a JSON file of a model folder, or a UserError that names what is missing."""
+    value = read_json(path, "model description")
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        raise UserError(f"{path}: {'.'.join(keys)} is missing; is this a model folder?")
+    return value
+
+
+def _locate(path_or_name: str | Path) -> Path | str:
+    """A folder on this machine, or the name of a model on the Hugging Face hub."""
+    path = resolve(path_or_name)
+    if path.is_dir():
+        return path
+    name = str(path_or_name)
+    if path.exists() or not re.fullmatch(r"[\w-]+/[\w.-]+", name) or name.startswith(("data/", "runs/")):
+        raise UserError(f"model folder not found: {name}; check the path (looked at {path})")
+    return name
+
+
+def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any, unpack: bool) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
+    if isinstance(folder, Path):
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds no model: config.json is missing")
+        kind = _entry(folder / "config.json", "model_type")
+    else:
+        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+    if kind not in _FAMILIES:
+        raise UserError(
+            f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
+        )
+    dtype = dtype or pick_dtype(device)
+    quantisation = None
+    if four_bit:
+        quantisation = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=device
+            != "cpu",  # saves memory that a CPU has, costs time that it has not
+        )
+    model, report = _guarded(
+        folder,
+        getattr(transformers, _FAMILIES[kind]).from_pretrained,
+        folder,
+        dtype=dtype,
+        quantization_config=quantisation,
+        device_map={"": device},
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report, and refused just below
+    )
+    if report["mismatched_keys"]:
+        raise UserError(
+            f"{folder}: the weights do not fit config.json (first {min(report['mismatched_keys'])[0]})"
+        )
+    if report["missing_keys"]:  # transformers would fill these with random numbers
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{folder}: {len(missing)} weights are missing (first {missing[0]}); fetch the model again"
+        )
+    if four_bit and unpack:
+        model = model.dequantize().to(torch.float32)
+    return model, _load_processor(folder, kind)
+
+
+def _load_processor(folder: Path | str, kind: str) -> Any:
+    from transformers import AutoProcessor, AutoTokenizer
+
+    loader = AutoProcessor if kind == "gemma3" else AutoTokenizer
+    processor = _guarded(folder, loader.from_pretrained, folder)
+    if takes_images(processor) != (kind == "gemma3"):
+        raise UserError(f"{folder}: its processor files do not belong to a {kind} model")
+    return processor
+
+
+def _add_adapter(model: Any, folder: Path) -> Any:
+    import warnings
+
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always")
+        adapted = _guarded(folder, PeftModel.from_pretrained, model, folder)
+    if any("missing adapter keys" in str(notice.message) for notice in notices):
+        raise UserError(f"adapter {folder}: some of its weights are missing; train or fetch it again")
+    return adapted
+
+
+def _guarded(folder: Path | str, load: Any, *arguments: Any, **options: Any) -> Any:
+    """Call a loader; what is wrong with the files becomes a UserError that names the folder."""
+    from safetensors import SafetensorError
+
+    try:
+        return load(*arguments, **options)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot load a model from {folder}: {reason}") from error
+    except RuntimeError as error:  # shapes that do not fit; running out of memory is another matter
+        if "size mismatch" not in str(error):
+            raise
+        raise UserError(f"cannot load a model from {folder}: its weights do not fit its config") from error
