@@ -49,6 +49,7 @@ class _State:
     last: Fact | None = None
     hand_open: bool = False  # the focus was just said to hold something, so "it" is that thing
     asked: set = field(default_factory=set)
+    mentioned: set = field(default_factory=set)  # things that the caption or a question has named
 
 
 def _key(fact: Fact) -> tuple:
@@ -117,12 +118,14 @@ def _by_ellipsis(state: _State) -> list[tuple[str, Fact]]:
                 continue
             for fact in thing_facts(scene, i):
                 if fact.slot == last.slot and not fact.held:
-                    found += [(text, fact) for text in _addressed(scene, last.about, thing)]
+                    found += [
+                        (text, fact) for text in _addressed(scene, last.about, thing, i in state.mentioned)
+                    ]
     return found
 
 
-def _addressed(scene: dict, before: int, thing: dict) -> list[str]:
-    """How "and …" can point at another thing: by name, by pronoun, or as the other one of two."""
+def _addressed(scene: dict, before: int, thing: dict, mentioned: bool) -> list[str]:
+    """How "and …" can point at a thing: by name, by pronoun if it was mentioned, as the other one of two."""
     kind = thing["kind"]
     same = [t for t in scene["things"] if t["kind"] == kind]
     if kind == scene["things"][before]["kind"]:
@@ -131,7 +134,7 @@ def _addressed(scene: dict, before: int, thing: dict) -> list[str]:
     texts = [f"and {who}", f"what about {who}"] if who else []
     me, them = pronouns(scene["things"][before])[0], {"he": "him", "she": "her"}.get(pronouns(thing)[0])
     others = [t for t in scene["things"] if pronouns(t)[0] == pronouns(thing)[0]]
-    if them and me != pronouns(thing)[0] and len(others) == 1:
+    if mentioned and them and me != pronouns(thing)[0] and len(others) == 1:
         texts += [f"what about {them}", f"and {them}"]
     return texts
 
@@ -204,6 +207,7 @@ def converse(scene: dict, rng: random.Random, rounds: int = ROUNDS) -> tuple[str
     state.asked.update(
         (i, f"any {scene['things'][i]['kind']}") for i in mentioned
     )  # the caption has said that they are there
+    state.mentioned.update(mentioned)
     turns = []
     for _ in range(rounds):
         question, fact, needs_history = _ask(state, rng)
