@@ -77,6 +77,11 @@ def test_loss_curve_with_and_without_validation():
     assert "validation" not in drawn(plots.loss_curve(history[:2]))
 
 
+def test_loss_curve_of_a_run_too_short_to_log(recwarn):
+    drawn(plots.loss_curve([]))
+    assert not recwarn.list
+
+
 def test_metric_bars_show_runs_intervals_and_the_oracle():
     figure = plots.metric_bars(RUNS)
     text = drawn(figure)

@@ -55,8 +55,8 @@ def load_model(
     """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
 
     An adapter brings its base model along, in 4 bits if it was trained so; `load_in_4bit` overrides that.
-    On the CPU NF4 weights are unpacked once, after loading: same values, same answers, no unpacking in every
-    step. Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
+    On the CPU NF4 weights are unpacked once, after loading, and the adapter is added to them: same values, same
+    answers, less work in every step. Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
     incomplete.
     """
     silence()
@@ -70,7 +70,10 @@ def load_model(
     if load_in_4bit is None and (folder / "lab.json").is_file():
         load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
     model, _ = _load_base(_locate(base), bool(load_in_4bit), device, dtype, unpack=device == "cpu")
-    return _add_adapter(model, folder).eval(), _load_processor(folder, model.config.model_type)
+    model = _add_adapter(model, folder)
+    if device == "cpu":
+        model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
+    return model.eval(), _load_processor(folder, model.config.model_type)
 
 
 def load_base_for_training(config: Config) -> tuple[Any, Any]:

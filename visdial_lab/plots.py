@@ -133,7 +133,8 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.grid(axis="y", color="#e6e9ee", lw=0.8)
-    axes.legend(frameon=False, fontsize=9)
+    if axes.lines:  # a run shorter than logging_steps has none
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 

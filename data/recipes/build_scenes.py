@@ -37,31 +37,28 @@ def make_dialog(split: str, index: int) -> tuple[dict, str, list[Turn]]:
 
 
 class AnswerPool:
-    """The answers given in the train split: by kind of question, by popularity, all."""
+    """The answers of the train split, as often as given: by kind of question, all, the popular ones."""
 
     def __init__(self, dialogs: list[tuple[dict, str, list[Turn]]]):
-        by_kind: dict[str, Counter] = defaultdict(Counter)
+        self.by_kind: dict[str, list[str]] = defaultdict(list)
         for _, _, turns in dialogs:
             for turn in turns:
-                by_kind[turn.kind][turn.answer] += 1
-        total = sum(by_kind.values(), Counter())
-        self.by_kind = {kind: sorted(counts) for kind, counts in by_kind.items()}
-        self.popular = [
-            text for text, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:POPULAR]
-        ]
-        self.all = sorted(total)
+                self.by_kind[turn.kind].append(turn.answer)
+        self.all = [answer for answers in self.by_kind.values() for answer in answers]
+        by_count = sorted(Counter(self.all).items(), key=lambda item: (-item[1], item[0]))
+        self.popular = [text for text, _ in by_count[:POPULAR]]
 
 
 def options_for(turn: Turn, pool: AnswerPool, rng: random.Random) -> list[str]:
     """100 different candidates in random order, the human answer among them."""
     chosen = dict.fromkeys([turn.answer])
     chosen.update(dict.fromkeys(text for text in turn.answers if rng.random() < 0.8))
-    similar = pool.by_kind[turn.kind]
-    chosen.update(dict.fromkeys(rng.sample(similar, min(PLAUSIBLE, len(similar)))))
+    similar = dict.fromkeys(rng.choices(pool.by_kind[turn.kind], k=4 * PLAUSIBLE))
+    chosen.update(dict.fromkeys(list(similar)[:PLAUSIBLE]))
     chosen.update(dict.fromkeys(pool.popular))
+    while len(chosen) < OPTIONS:
+        chosen[rng.choice(pool.all)] = None
     options = list(chosen)[:OPTIONS]
-    rest = [text for text in pool.all if text not in chosen]
-    options += rng.sample(rest, OPTIONS - len(options))
     rng.shuffle(options)
     return options
 
