@@ -7,8 +7,8 @@ is fetched from its module on first use, so that `import visdial_lab` itself cos
 import os
 from importlib import import_module
 
-# An OpenMP thread that waits for work spins for milliseconds by default: ten times slower where other programs run
-# too. A short spin is nearly as fast and does no harm. Read when torch is first imported, hence here.
+# An OpenMP thread that waits for work spins for milliseconds by default: ten times slower where other
+# programs run too. A short spin is nearly as fast and does no harm. Read when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 __version__ = "0.1.0.dev0"

@@ -55,8 +55,9 @@ def load_model(
     """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
 
     An adapter brings its base model along, in 4 bits if it was trained so; `load_in_4bit` overrides that.
-    On the CPU NF4 weights are unpacked once, after loading, and the adapter is added to them: same values, same
-    answers, less work in every step. Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
+    On the CPU NF4 weights are unpacked once, after loading, and the adapter is added to them: same values,
+    same answers, less work in every step.
+    Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
     incomplete.
     """
     silence()
