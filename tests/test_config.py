@@ -39,7 +39,7 @@ def test_importing_the_package_is_light_and_its_names_are_there():
 def test_default_profile_loads_and_is_frozen():
     config = load_config()
     assert config.name == "scenes" and config == load_config("scenes")
-    assert config.training.learning_rate == 1e-3 and config.data.num_train_dialogs is None
+    assert config.training.learning_rate == 3e-3 and config.data.num_train_dialogs is None
     with pytest.raises(ValueError):
         config.training.seed = 1
 

@@ -51,6 +51,8 @@ def start(root: Path, *options: str, **kwargs) -> subprocess.Popen:
     environment = os.environ | {"VISDIAL_LAB_ROOT": str(root), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "visdial_lab", "pipeline", "--config", "stub.yaml", "--output", "run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell starts background jobs deaf to Ctrl-C, and they pass that on.
+    kwargs.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen([*command, *options], cwd=root, env=environment, **pipes, **kwargs)
 
 

@@ -156,6 +156,7 @@ def test_colors_of_white_things():
     assert wordings.number(3)["a few"][1] < 1.0
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_the_recipes():
     gemma3_scenes = pytest.importorskip("gemma3_scenes")
     tokenizer = gemma3_scenes.build_tokenizer(gemma3_scenes.corpus(4000, 0))
