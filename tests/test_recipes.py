@@ -151,7 +151,7 @@ def test_she_has_been_mentioned_before():
                 assert "woman" in said or "girl" in said, (caption, [t.question for t in turns])
 
 
-def test_colors_of_white_things():
+def test_vague_words_are_only_partly_right():
     assert wordings.color("red")["red"][1] == 1.0
     assert wordings.number(3)["a few"][1] < 1.0
 

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 
 import world
-from facts import Fact, existence, lower_garment, name, pronouns, thing_facts
+from facts import Fact, counting, existence, lower_garment, name, pronouns, thing_facts
 from language import caption, counting_facts, single_questions
 from wordings import Wordings
 
@@ -96,11 +96,9 @@ def _by_ellipsis(state: _State) -> list[tuple[str, Fact]]:
             ]
         if group is not None:
             other = ("animals", world.ANIMALS) if kind == "people" else ("people", world.PEOPLE)
-            found += [
-                ("how many", f)
-                for f in counting_facts(scene, random.Random(0))
-                if f.slot == f"count {kind}" and _word_is_plural(f)
-            ]
+            total = counting(scene, kind, group)
+            if _word_is_plural(total):
+                found.append(("how many", total))
             found.append((f"what about {other[0]}", existence(scene, *other)))
     if last.about is None:
         return found
