@@ -131,12 +131,11 @@ def test_a_folder_of_someone_elses_is_never_replaced(tmp_path, monkeypatch):
         pass
 
 
-def test_empty_folder_and_own_marker(tmp_path):
+def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "empty").mkdir()
-    for _ in range(2):
-        with files.atomic_folder(tmp_path / "empty", marker="card.json") as temporary:
-            (temporary / "card.json").write_text("{}")
-    assert os.listdir(tmp_path / "empty") == ["card.json"]
+    with files.atomic_folder(tmp_path / "empty") as temporary:
+        (temporary / "lab.json").write_text("{}")
+    assert os.listdir(tmp_path / "empty") == ["lab.json"]
 
 
 def test_json_round_trip(tmp_path):
@@ -237,7 +236,7 @@ def test_course_root(course, tmp_path, monkeypatch):
     assert files.course_root() == course
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkout" / "visdial_lab").mkdir(parents=True)
-    (tmp_path / "checkout" / "pyproject.toml").write_text("")
+    (tmp_path / "checkout" / "data" / "scenes").mkdir(parents=True)
     monkeypatch.setattr(files, "__file__", str(tmp_path / "checkout" / "visdial_lab" / "files.py"))
     assert files.course_root() == tmp_path / "checkout"
     monkeypatch.setenv("VISDIAL_LAB_ROOT", str(course / "data"))
