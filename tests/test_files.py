@@ -131,11 +131,12 @@ def test_a_folder_of_someone_elses_is_never_replaced(tmp_path, monkeypatch):
         pass
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+def test_empty_folder_and_own_marker(tmp_path):
     (tmp_path / "empty").mkdir()
-    with files.atomic_folder(tmp_path / "empty") as temporary:
-        (temporary / "lab.json").write_text("{}")
-    assert os.listdir(tmp_path / "empty") == ["lab.json"]
+    for _ in range(2):
+        with files.atomic_folder(tmp_path / "empty", marker="card.json") as temporary:
+            (temporary / "card.json").write_text("{}")
+    assert os.listdir(tmp_path / "empty") == ["card.json"]
 
 
 def test_json_round_trip(tmp_path):

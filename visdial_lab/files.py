@@ -34,17 +34,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
     """Give a new temporary folder beside `path`; it takes the place of `path` on success, else it is removed.
 
-    A folder that is already there is replaced only when it is empty or holds a lab.json, that is, when we
-    wrote it: `--output-dir ~` must not delete anyone's home. Raises UserError otherwise.
+    A folder that is already there is replaced only when it is empty or holds a file called `marker`, that
+    is, when we wrote it: `--output-dir ~` must not delete anyone's home. Raises UserError otherwise.
     """
     path = Path(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isdir(path):
         raise UserError(f"cannot write folder {path}: a file of that name is in the way")
-    if os.path.isdir(path) and any(path.iterdir()) and not (path / "lab.json").is_file():
-        raise UserError(f"will not replace {path}: it holds other files (no lab.json); name a new folder")
+    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
+        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
     with _cleaned_up(path) as temporary:
         temporary.mkdir()
         yield temporary
