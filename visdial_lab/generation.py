@@ -10,7 +10,6 @@ from visdial_lab.errors import UserError
 from visdial_lab.files import portable, read_jsonl, write_jsonl
 from visdial_lab.visdial import VisDial
 
-
 _FIELDS = {"id": str, "image_id": int, "image": str | None, "source": str, "messages": list}  # of a record
 
 
