@@ -1,6 +1,5 @@
 """Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -83,6 +82,9 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
             f"model.name is {config.model.name}, an adapter; fine-tuning starts from a base model"
         )
     model = _load_base(folder, config.model.load_in_4bit, pick_device())
+    for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model, _load_processor(folder, model.config.model_type)
 
 
@@ -178,7 +180,7 @@ def _guarded(folder: Path | str, load: Any, *arguments: Any, **options: Any) -> 
 
     try:
         return load(*arguments, **options)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot load a model from {folder}: {reason}") from error
     except RuntimeError as error:  # shapes that do not fit; running out of memory is another matter
