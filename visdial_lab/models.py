@@ -78,9 +78,7 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
     silence()
     folder = _locate(config.model.name)
     if _is_adapter(folder):
-        raise UserError(
-            f"model.name is {config.model.name}, an adapter; fine-tuning starts from a base model"
-        )
+        raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
     model = _load_base(folder, config.model.load_in_4bit, pick_device())
     for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -116,12 +114,12 @@ def _locate(path_or_name: str | Path) -> Path | str:
 def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
     import transformers
 
-    if isinstance(folder, Path):
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no model: config.json is missing")
+    if not isinstance(folder, Path):
+        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+    elif (folder / "config.json").is_file():
         kind = _entry(folder / "config.json", "model_type")
     else:
-        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+        raise UserError(f"{folder} holds no model: config.json is missing")
     if kind not in _FAMILIES:
         raise UserError(
             f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
