@@ -24,7 +24,7 @@ RUN_COLORS = {  # the same run has the same colour in every figure and table
     "question prior": "#b0b8c6",
     "oracle": "#3a9d6e",
 }
-_NAMES = {"mrr": "MRR", "ndcg": "NDCG", "mean": "mean rank", "r@1": "R@1", "r@5": "R@5", "r@10": "R@10"}
+METRICS = {"mrr": "MRR", "ndcg": "NDCG", "r@1": "R@1", "r@5": "R@5", "r@10": "R@10", "mean": "mean rank"}
 
 
 def _axes(width: float, height: float, columns: int = 1, **options: Any) -> tuple["Figure", list]:
@@ -164,9 +164,9 @@ def metric_bars(
             axes.text(max(high, value) + 0.02 * (100 if key == "mean" else 1), place, text, **label)
         if key in oracle:
             axes.axvline(oracle[key], color=RUN_COLORS["oracle"], lw=1.6, ls="--")
-            axes.set_title(f"{_NAMES.get(key, key)}   (oracle {oracle[key]:.3f})", loc="left")
+            axes.set_title(f"{METRICS.get(key, key)}   (oracle {oracle[key]:.3f})", loc="left")
         else:
-            axes.set_title(_NAMES.get(key, key), loc="left")
+            axes.set_title(METRICS.get(key, key), loc="left")
         axes.set_yticks(range(len(bars)), list(bars))
         axes.set_xlim(0, None if key == "mean" else 1.1)
     panels[0].invert_yaxis()
@@ -181,7 +181,7 @@ def rank_histogram(ranks: Mapping[str, "np.ndarray"], options: int = 100) -> "Fi
     import numpy as np
 
     edges = [edge for edge in (1, 2, 3, 4, 6, 11, 21, 51) if edge <= options] + [options + 1]
-    names = [f"{a}" if b == a + 1 else f"{a} to {b - 1}" for a, b in itertools.pairwise(edges)]
+    names = [f"{a}" if b == a + 1 else f"{a}–{b - 1}" for a, b in itertools.pairwise(edges)]
     figure, (axes,) = _axes(7.6, 3.0)
     width = 0.82 / max(1, len(ranks))
     for place, (name, values) in enumerate(ranks.items()):
