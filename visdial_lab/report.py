@@ -15,7 +15,7 @@ from visdial_lab.views import render
 from visdial_lab.visdial import Dialog, VisDial
 
 _PICTURES = 6  # shown of the training data
-_ByRound = dict[tuple[int, int], Any]  # by image_id and round_id
+_Rounds = dict[tuple[int, int], Any]  # something for each (image_id, round_id)
 
 
 def write_report(run: Path) -> Path:
@@ -91,13 +91,15 @@ def _gains(runs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     gains = []
     for key in ("mrr", "ndcg"):
-        values = {name: runs.get(name, {}).get("metrics", {}).get(key) for name in ("before", "after", "oracle")}
-        before, after, oracle = values.values()
+        before, after, oracle = (
+            runs.get(name, {}).get("metrics", {}).get(key) for name in ("before", "after", "oracle")
+        )
         if before is None or after is None:
             continue
         closed = (after - before) / (oracle - before) if oracle is not None and oracle > before else None
         ends = [runs[name].get("intervals", {}).get(key) for name in ("before", "after")]
         apart = None not in ends and ends[1][0] > ends[0][1]
+        values = {"before": before, "after": after, "oracle": oracle}
         gains.append(values | {"name": plots.METRICS[key], "closed": closed, "apart": apart})
     return gains
 
@@ -114,7 +116,7 @@ def _counts(part: VisDial) -> dict[str, Any]:
 
 
 def _questions(config: Config, train: VisDial) -> tuple[Any, float | None]:
-    """(figure of the kinds of questions, share that needs earlier rounds), where the data's card tells them."""
+    """(figure of the kinds of questions, share that needs earlier rounds), as far as the data's card knows."""
     path = resolve(config.data.root) / "card.json"
     card = read_json(path, "dataset card") if path.is_file() else {}
     kinds = card.get("question_kinds")
@@ -130,7 +132,7 @@ def _narrow(figure: Any, width: float = 4.7) -> Any:
     return figure
 
 
-def _ranks(run: Path, name: str, val: VisDial) -> _ByRound:
+def _ranks(run: Path, name: str, val: VisDial) -> _Rounds:
     """The rank that this run gave the human answer, for each round of val."""
     path = run / f"predictions_{name}.json"
     entries = read_json(path, "predictions file")
@@ -142,13 +144,13 @@ def _ranks(run: Path, name: str, val: VisDial) -> _ByRound:
         raise UserError(f"{path} does not fit the val dialogs; run notebook 04 again") from None
 
 
-def _answers(run: Path, name: str) -> _ByRound:
+def _answers(run: Path, name: str) -> _Rounds:
     path = run / f"answers_{name}.json"
     rows = read_json(path, "answers file") if path.is_file() else []
     return {(row["image_id"], row["round_id"]): row["answer"] for row in rows}
 
 
-def _columns(dialog: Dialog, answers: Mapping[str, _ByRound], ranks: Mapping[str, _ByRound]) -> dict[str, dict]:
+def _columns(dialog: Dialog, answers: dict[str, _Rounds], ranks: dict[str, _Rounds]) -> dict[str, dict]:
     """What `dialog_card` shows beside the human answers: {run: {round_id: {"answer", "rank"}}}."""
     keys = [(dialog.image_id, turn.round_id) for turn in dialog.rounds]
     return {
