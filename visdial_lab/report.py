@@ -116,7 +116,7 @@ def _counts(part: VisDial) -> dict[str, Any]:
 
 
 def _questions(config: Config, train: VisDial) -> tuple[Any, float | None]:
-    """(figure of the kinds of questions, share that needs earlier rounds), as far as the data's card knows."""
+    """(figure of the kinds of questions, share that needs earlier rounds or None), from the data's card."""
     path = resolve(config.data.root) / "card.json"
     card = read_json(path, "dataset card") if path.is_file() else {}
     kinds = card.get("question_kinds")
