@@ -3,8 +3,8 @@
 Every figure has a white face, so that it reads the same on a light page and on a dark one.
 """
 
-import collections
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,9 @@ def _barh(axes: Any, counts: Mapping[str, float]) -> None:
     whole = all(isinstance(value, int) for value in values)
     axes.bar_label(bars, fmt="{:,.0f}" if whole else "{:.1%}", padding=3, fontsize=8.5)
     axes.invert_yaxis()
-    axes.margins(x=0.14)
-    axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="both", length=0)
-    axes.set_xticks([])
+    axes.set(xmargin=0.14, xticks=[])
+    axes.tick_params(length=0)
+    axes.spines.bottom.set_visible(False)
 
 
 def counts(values: Mapping[str, float], title: str = "") -> "Figure":
@@ -66,9 +65,7 @@ def counts(values: Mapping[str, float], title: str = "") -> "Figure":
 
 def question_kinds(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
     """How questions begin: share of the `top` commonest first two words. Works for any VisDial data."""
-    openings = collections.Counter(
-        " ".join(turn.question.split()[:2]) for dialog in dialogs for turn in dialog.rounds
-    )
+    openings = Counter(" ".join(turn.question.split()[:2]) for d in dialogs for turn in d.rounds)
     total = openings.total()
     shares = {f"{words} …": count / total for words, count in openings.most_common(top)}
     return counts(shares, f"how the {total:,} questions begin")
@@ -94,15 +91,13 @@ def lengths(dialogs: Iterable[Dialog]) -> "Figure":
 
 def answer_popularity(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
     """The commonest answers, and how much of all answers the k commonest cover."""
-    tally = collections.Counter(
-        turn.answer for dialog in dialogs for turn in dialog.rounds if turn.answer is not None
-    )
-    total, different = tally.total(), len(tally)
-    covered = [0, *itertools.accumulate(count / total for _, count in tally.most_common())]
+    tally = Counter(turn.answer for d in dialogs for turn in d.rounds if turn.answer is not None)
+    shares = {answer: count / tally.total() for answer, count in tally.most_common()}
+    different = len(shares)
     titles = f"commonest of {different:,} different answers", "share of all answers that they cover"
     figure, (left, right) = _axes(8.4, 3.4, *titles)
-    _barh(left, {answer: count / total for answer, count in tally.most_common(top)})
-    right.plot(covered, color=ACCENT, lw=2)
+    _barh(left, dict(itertools.islice(shares.items(), top)))
+    right.plot(np.cumsum([0, *shares.values()]), color=ACCENT, lw=2)
     right.set_xscale("symlog", linthresh=1)
     right.set_xticks([1, 10, 100, different], ["1", "10", "100", f"{different:,}"])
     right.set(xlabel="k commonest answers", ylim=(0, 1.02))
@@ -177,7 +172,7 @@ def quantisation(weights: np.ndarray, levels: Sequence[float]) -> "Figure":
 
     weights: any shape, each block divided by its largest absolute value, so in -1 … 1; levels: 16 numbers.
     """
-    levels = np.sort(np.asarray(levels, dtype=float))
+    levels = np.sort(levels)
     titles = "weights, and the 16 numbers that 4 bits can name", "every weight becomes its nearest level"
     figure, (left, right) = _axes(8.6, 3.0, *titles)
     left.hist(np.ravel(weights), bins=80, range=(-1, 1), color="#b9cdf3", density=True)
