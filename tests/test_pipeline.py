@@ -158,7 +158,7 @@ def test_beginning_anew_removes_what_is_ours_and_nothing_else(course):
     run_pipeline(other, course / "run", resume=False, skip=only_generation)
     assert load_config(course / "run" / "config.yaml") == other
     left = {path.name for path in (course / "run").iterdir() if path.name != ".lock"}
-    made = {"config.yaml", "manifest_02.json", "notebooks", "pipeline.json", "records.jsonl"}
+    made = {"config.yaml", "manifest_02.json", "notebooks", "records.jsonl"}
     assert left == made | {"my notes.txt"}
 
 
