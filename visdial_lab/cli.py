@@ -106,8 +106,8 @@ def _progress(what: str) -> Iterator[Callable[..., None]]:
 
     def update(done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        news = note != last["note"] or done == total or now - last["time"] > 10
-        if news and done != last["done"]:
+        news = note != last["note"] or done == total != last["done"]
+        if news or now - last["time"] > 10:
             _say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
             last.update(time=now, note=note, done=done)
 

@@ -70,10 +70,9 @@ def _report(config: Config, run: Path) -> str:
 
 
 def story(dialogs: Sequence, image_id: int) -> Any:
-    """The dialog that the notebooks follow: the one about `image_id`, or the first where that is not there.
+    """The dialog that the notebooks follow: the one about `image_id`, or the first, as in data without it.
 
-    Other data sets have other images, and the story goes on all the same. Raises UserError for an `image_id`
-    that is not a whole number.
+    Raises UserError for an `image_id` that is not a whole number.
     """
     if type(image_id) is not int:
         raise UserError(f"IMAGE_ID should be a whole number, is {shown(image_id)}")
@@ -174,6 +173,8 @@ def load_scores(run: Path, name: str, dialogs: Sequence, made_from: str) -> list
             if str(saved["made_from"]) != made_from:
                 return None
             tables = [iter(saved[str(dialog.image_id)]) for dialog in dialogs]
+    except KeyError:  # other dialogs
+        return None
     except Exception as error:  # numpy, zipfile and zlib have a dozen types for a damaged file
         raise UserError(f"cannot read scores {path}: {error}; delete it and run notebook 04 again") from None
     return [

@@ -19,9 +19,7 @@ def check_machine() -> list[Check]:
 
     Versions are compared with the ranges that the package declares, which are the tested ones.
     """
-    checks = [*_packages(), *_hardware()]
-    checks += [_profile(load_config(name)) for name in profile_names()]
-    return checks
+    return [*_packages(), *_hardware(), *(_profile(load_config(name)) for name in profile_names())]
 
 
 def _packages() -> Iterator[Check]:
@@ -42,21 +40,23 @@ def _packages() -> Iterator[Check]:
             yield need.name, False, "not installed", f'pip install "{need}"'
             continue
         good = need.specifier.contains(found, prereleases=True)
-        tested = f"tested with {need.specifier}" if str(need.specifier) else ""
-        advice = "" if good else f'if something fails: pip install "{need.name}{need.specifier}"'
-        yield need.name, True if good else None, f"{found} {tested and f'({tested})'}".strip(), advice
+        advice = f'if something fails: pip install "{need.name}{need.specifier}"'
+        yield _check(need.name, good, f"{found} (tested with {need.specifier or 'any'})", advice, None)
 
 
 def _hardware() -> Iterator[Check]:
-    memory = _memory()
-    few = "" if memory is None or memory >= _MEMORY else "close other programs, or use another machine"
-    yield "memory", not few, "unknown" if memory is None else f"{memory:.0f} GB", few
-    free = shutil.disk_usage(".").free / 1e9
-    full = "" if free >= _DISK else f"free some space: a run needs {_DISK} GB"
-    yield "disk", not full, f"{free:.0f} GB free in this folder", full
-    gpus = _gpus()
-    advice = "" if gpus else "not needed for the scenes profile"
-    yield "gpu", True if gpus else None, ", ".join(gpus) or f"none; {os.cpu_count()} CPU cores", advice
+    memory, free, gpus = _memory(), shutil.disk_usage(".").free / 1e9, _gpus()
+    enough, advice = memory is None or memory >= _MEMORY, "close other programs, or use another machine"
+    yield _check("memory", enough, "unknown" if memory is None else f"{memory:.0f} GB", advice)
+    advice = f"free some space: a run needs {_DISK} GB"
+    yield _check("disk", free >= _DISK, f"{free:.0f} GB free in this folder", advice)
+    found = ", ".join(gpus) or f"none; {os.cpu_count()} CPU cores"
+    yield _check("gpu", bool(gpus), found, "not needed for the scenes profile", None)
+
+
+def _check(name: str, good: bool, found: str, advice: str, bad: bool | None = False) -> Check:
+    """A row with advice only where it is wanted; bad: how much it matters (None = only to be known)."""
+    return (name, True, found, "") if good else (name, bad, found, advice)
 
 
 def _memory() -> float | None:
@@ -77,27 +77,19 @@ def _gpus() -> list[str]:
 
 def _profile(config: Config) -> Check:
     """Whether this machine can run a profile: its data, its model, its precision, its kernel."""
-    gaps = []
+    model, kernel, gaps = config.model.name, config.notebooks.kernel_name, []
     if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
         gaps.append(f"data is missing: put VisDial's dialogs and images into {config.data.root}")
-    if config.model.name.startswith("data/") and not (resolve(config.model.name) / "config.json").is_file():
-        gaps.append(f"model is missing: fetch the course again, {config.model.name} belongs to it")
+    if model.startswith("data/") and not (resolve(model) / "config.json").is_file():
+        gaps.append(f"model is missing: fetch the course again, {model} belongs to it")
     if (config.training.fp16 or config.training.bf16) and not _gpus():
         gaps.append("it trains in half precision, which needs a CUDA GPU: use a GPU machine or Colab")
-    if config.notebooks.kernel_name not in _kernels():
-        gaps.append(f"no Jupyter kernel {config.notebooks.kernel_name}: pip install ipykernel")
-    needed = config.name == "scenes"  # the profile that runs everywhere
-    return (
-        f"profile {config.name}",
-        True if not gaps else (False if needed else None),
-        "runs here" if not gaps else "does not run here yet",
-        "; ".join(gaps),
-    )
-
-
-def _kernels() -> list[str]:
     try:
-        from jupyter_client.kernelspec import KernelSpecManager
-    except ImportError:
-        return []
-    return list(KernelSpecManager().find_kernel_specs())
+        from jupyter_client.kernelspec import get_kernel_spec
+
+        get_kernel_spec(kernel)
+    except (ImportError, KeyError):  # no jupyter_client, no such kernel
+        gaps.append(f"no Jupyter kernel {kernel}: pip install ipykernel")
+    found = "does not run here yet" if gaps else "runs here"
+    matters = False if config.name == "scenes" else None  # the profile that runs everywhere
+    return _check(f"profile {config.name}", not gaps, found, "; ".join(gaps), matters)

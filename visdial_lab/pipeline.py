@@ -22,8 +22,6 @@ from visdial_lab.course import manifest_holds
 from visdial_lab.errors import UserError, shown
 from visdial_lab.files import atomic_path, course_root, portable, read_json, write_text
 
-Progress = Callable[[int, int, str], None]
-
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
     "exploration": ("01", ()),
     "generation": ("02", ("records.jsonl",)),
@@ -47,7 +45,7 @@ def run_pipeline(
     output: str | Path | None = None,
     resume: bool = True,
     skip: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Run the notebooks that are not done yet into `output`, then write the report; returns its path.
 
@@ -71,8 +69,8 @@ def run_pipeline(
 
     _check_folder(run, config, resume)
     with _alone(run):
-        if not resume:
-            _empty(run)
+        if not resume:  # remove what an earlier run left, and nothing that anyone else put there
+            _remove([path for path in run.iterdir() if _OURS.fullmatch(path.name)])
         _check_skipped(run, skip)
         write_text(run / "config.yaml", config_to_yaml(config))
         for source, cells in notebooks.items():
@@ -147,11 +145,6 @@ def _alone(run: Path) -> Iterator[None]:
     with lock:
         _remove([*run.glob(".*.tmp-*"), *run.glob("notebooks/.*.tmp-*")])
         yield
-
-
-def _empty(run: Path) -> None:
-    """Remove what an earlier run left, and nothing that anyone else put there."""
-    _remove([path for path in run.iterdir() if _OURS.fullmatch(path.name)])
 
 
 def _remove(paths: list[Path]) -> None:
