@@ -1,10 +1,12 @@
 """What is installed here, what this machine can run, and what to do about each gap."""
 
+import importlib
 import os
 import platform
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 from visdial_lab.config import Config, load_config, profile_names
 from visdial_lab.files import resolve
@@ -19,7 +21,8 @@ def check_machine() -> list[Check]:
 
     Versions are compared with the ranges that the package declares, which are the tested ones.
     """
-    return [*_packages(), *_hardware(), *(_profile(load_config(name)) for name in profile_names())]
+    checks = [*_packages(), *_hardware(), *(_profile(load_config(name)) for name in profile_names())]
+    return [(name, good, found, "" if good else advice) for name, good, found, advice in checks]
 
 
 def _packages() -> Iterator[Check]:
@@ -41,38 +44,31 @@ def _packages() -> Iterator[Check]:
             continue
         good = need.specifier.contains(found, prereleases=True)
         advice = f'if something fails: pip install "{need.name}{need.specifier}"'
-        yield _check(need.name, good, f"{found} (tested with {need.specifier or 'any'})", advice, None)
+        yield need.name, good or None, f"{found} (tested with {need.specifier or 'any'})", advice
 
 
 def _hardware() -> Iterator[Check]:
-    memory, free, gpus = _memory(), shutil.disk_usage(".").free / 1e9, _gpus()
-    enough, advice = memory is None or memory >= _MEMORY, "close other programs, or use another machine"
-    yield _check("memory", enough, "unknown" if memory is None else f"{memory:.0f} GB", advice)
+    psutil, free, gpus = _library("psutil"), shutil.disk_usage(".").free / 1e9, _gpus()
+    if psutil:
+        memory, advice = psutil.virtual_memory().total / 1e9, "close other programs, or use another machine"
+        yield "memory", memory >= _MEMORY, f"{memory:.0f} GB", advice
     advice = f"free some space: a run needs {_DISK} GB"
-    yield _check("disk", free >= _DISK, f"{free:.0f} GB free in this folder", advice)
+    yield "disk", free >= _DISK, f"{free:.0f} GB free in this folder", advice
     found = ", ".join(gpus) or f"none; {os.cpu_count()} CPU cores"
-    yield _check("gpu", bool(gpus), found, "not needed for the scenes profile", None)
-
-
-def _check(name: str, good: bool, found: str, advice: str, bad: bool | None = False) -> Check:
-    """A row with advice only where it is wanted; bad: how much it matters (None = only to be known)."""
-    return (name, True, found, "") if good else (name, bad, found, advice)
-
-
-def _memory() -> float | None:
-    """Memory of this machine in GB, where the system tells."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    yield "gpu", bool(gpus) or None, found, "not needed for the scenes profile"
 
 
 def _gpus() -> list[str]:
+    torch = _library("torch")
+    return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch else []
+
+
+def _library(name: str) -> Any:
+    """A library, or None where it is missing, which the packages' rows tell."""
     try:
-        import torch
+        return importlib.import_module(name)
     except ImportError:
-        return []
-    return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+        return None
 
 
 def _profile(config: Config) -> Check:
@@ -84,12 +80,9 @@ def _profile(config: Config) -> Check:
         gaps.append(f"model is missing: fetch the course again, {model} belongs to it")
     if (config.training.fp16 or config.training.bf16) and not _gpus():
         gaps.append("it trains in half precision, which needs a CUDA GPU: use a GPU machine or Colab")
-    try:
-        from jupyter_client.kernelspec import get_kernel_spec
-
-        get_kernel_spec(kernel)
-    except (ImportError, KeyError):  # no jupyter_client, no such kernel
+    jupyter = _library("jupyter_client.kernelspec")
+    if jupyter is None or kernel not in jupyter.find_kernel_specs():
         gaps.append(f"no Jupyter kernel {kernel}: pip install ipykernel")
+    bad = False if config.name == "scenes" else None  # the profile that runs everywhere
     found = "does not run here yet" if gaps else "runs here"
-    matters = False if config.name == "scenes" else None  # the profile that runs everywhere
-    return _check(f"profile {config.name}", not gaps, found, "; ".join(gaps), matters)
+    return f"profile {config.name}", not gaps or bad, found, "; ".join(gaps)

@@ -210,11 +210,11 @@ def _execute(config: Config, run: Path, source: Path, tell: Callable[[int, str],
             begun[-1].outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue))
             problem = f"cell {len(begun)}: {ename}: {evalue}"
         nbformat.write(notebook, temporary)
+    if not problem and not manifest.is_file():
+        problem = "last cell: it ended without writing its manifest"
     if problem:
         problem = " ".join(problem.split())[:400]
         raise NotebookFailed(f"notebook {source.stem}, {problem}; it is kept in {portable(target)}")
-    if not manifest.is_file():
-        raise NotebookFailed(f"notebook {source.stem} ended without writing its manifest")
 
 
 @contextlib.contextmanager
