@@ -235,7 +235,7 @@ def _watched(notebook: str, tell: Callable[[int, str], None]) -> Iterator[dict[s
     def remind() -> None:
         while not over.wait(_SILENCE):
             last = printed.getvalue().strip().splitlines()[-1:]
-            tell(running, ": ".join([notebook, *last])[:100])
+            tell(running, " ".join(": ".join([notebook, *last]).split())[:100])
 
     thread = threading.Thread(target=remind, daemon=True)
     thread.start()
