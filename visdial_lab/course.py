@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import platform
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +50,11 @@ def setup(profile: str = "scenes", output: str | Path | None = None, **overrides
 
 def _show_figures() -> None:
     """In Jupyter: a figure is shown as a picture, even when pyplot was never asked for."""
-    import sys
-
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         shell.run_line_magic("matplotlib", "inline")
 
 
 def _report(config: Config, run: Path) -> str:
-    import platform
-    from importlib.metadata import version
-
     import torch
 
     packages = " · ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
