@@ -35,8 +35,8 @@ def _line_by_line(what: str) -> Callable[..., None]:
     def update(done: int, total: int, note: str = "") -> None:
         nonlocal told_at, told
         now = time.monotonic()
-        news = note != told[1] or done == total or now - told_at > 10
-        if news and done != told[0]:
+        news = note != told[1] or done == total != told[0] or now - told_at > 10
+        if news:
             say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
             told_at, told = now, (done, note)
 
