@@ -46,23 +46,21 @@ def _axes(width: float, height: float, *titles: str, rows: int = 1, **options: A
     return figure, panels
 
 
-def _barh(axes: Any, counts: Mapping[str, float]) -> None:
-    """Horizontal bars, the first on top, each with its number at the end (fractions as per cent)."""
-    names, values = list(counts), list(counts.values())
-    bars = axes.barh(names, values, color=ACCENT, height=0.72)
-    whole = all(isinstance(value, int) for value in values)
+def counts(values: Mapping[str, float], title: str = "", axes: Any = None) -> "Figure":
+    """Named numbers as horizontal bars, in the order given; floats are fractions and written as per cent.
+
+    axes: draw there instead of in a figure of its own.
+    """
+    if axes is None:
+        _, (axes,) = _axes(6.4, 0.5 + 0.27 * len(values), title)
+    whole = all(isinstance(value, int) for value in values.values())
+    bars = axes.barh(list(values), list(values.values()), color=ACCENT, height=0.72)
     axes.bar_label(bars, fmt="{:,.0f}" if whole else "{:.1%}", padding=3, fontsize=8.5)
-    axes.invert_yaxis()
+    axes.invert_yaxis()  # the first on top
     axes.set(xmargin=0.14, xticks=[])
     axes.tick_params(length=0)
     axes.spines.bottom.set_visible(False)
-
-
-def counts(values: Mapping[str, float], title: str = "") -> "Figure":
-    """Named numbers as horizontal bars, in the order given; floats are fractions and written as per cent."""
-    figure, (axes,) = _axes(6.4, 0.5 + 0.27 * len(values), title)
-    _barh(axes, values)
-    return figure
+    return axes.figure
 
 
 def question_kinds(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
@@ -98,7 +96,7 @@ def answer_popularity(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
     different = len(shares)
     titles = f"commonest of {different:,} different answers", "share of all answers that they cover"
     figure, (left, right) = _axes(8.4, 3.4, *titles)
-    _barh(left, dict(itertools.islice(shares.items(), top)))
+    counts(dict(itertools.islice(shares.items(), top)), axes=left)
     right.plot(np.cumsum([0, *shares.values()]), color=ACCENT, lw=2)
     right.set_xscale("symlog", linthresh=1)
     right.set_xticks([1, 10, 100, different], ["1", "10", "100", f"{different:,}"])
