@@ -1,18 +1,18 @@
 """One reading of the dialog must give the scores that a thousand readings give."""
 
-import dataclasses
 import random
 
 import numpy as np
 import pytest
 import tiny_model
 import torch
+from reference_ranking import cached_prefix, naive
 
 from visdial_lab import ranking
-from visdial_lab.chat import dialog_messages
 from visdial_lab.errors import UserError
+from visdial_lab.forest import plant
 from visdial_lab.models import load_model
-from visdial_lab.ranking import predictions, ranks_from_scores, score_dialogs
+from visdial_lab.ranking import score_dialogs
 from visdial_lab.visdial import Dialog, Round
 
 WORDS = [
@@ -73,71 +73,6 @@ def some_dialog(folder, image_id, rounds=4, options=12, longest=4, only_last=Fal
     return Dialog(image_id, some(8), tuple(turns), path, "test" if only_last else "val")
 
 
-def naive(model, processor, dialog, image=None):
-    """The textbook way: for each candidate a full forward of picture + history + candidate, library code
-    unused."""
-    tokenizer = getattr(processor, "tokenizer", processor)
-    scores = []
-    for place, turn in enumerate(dialog.rounds):
-        if turn.options is None:
-            scores.append(None)
-            continue
-        row = []
-        for option in turn.options:
-            asked = [f"<start_of_turn>user\n{past.question}?<end_of_turn>\n" for past in dialog.rounds]
-            said = [f"<start_of_turn>model\n{past.answer}<end_of_turn>\n" for past in dialog.rounds]
-            asked[0] = asked[0].replace("user\n", f"user\n<start_of_image>{dialog.caption}\n", 1)
-            past = "".join(question + answer for question, answer in zip(asked[:place], said, strict=False))
-            history = "<bos>" + past + asked[place] + "<start_of_turn>model\n"
-            if tokenizer is processor:
-                history = history.replace("<start_of_image>", "")
-                inputs = tokenizer(
-                    [history + option + "<end_of_turn>"], add_special_tokens=False, return_tensors="pt"
-                )
-            else:
-                inputs = processor(
-                    text=[history + option + "<end_of_turn>"],
-                    images=[[image or dialog.image()]],
-                    add_special_tokens=False,
-                    return_tensors="pt",
-                )
-            inputs.pop("mm_token_type_ids", None)
-            length = len(tokenizer(option + "<end_of_turn>", add_special_tokens=False)["input_ids"])
-            with torch.no_grad():
-                logprobs = model(**inputs).logits[0].double().log_softmax(-1)
-            ids = inputs["input_ids"][0]
-            row.append(logprobs[-length - 1 : -1].gather(1, ids[-length:, None]).sum().item())
-        scores.append(np.array(row))
-    return scores
-
-
-def cached_prefix(model, processor, dialog):
-    """The usual improvement: the prompt of a round once, its keys and values repeated for every candidate."""
-    from transformers import DynamicCache
-
-    tokenizer = getattr(processor, "tokenizer", processor)
-    scores = []
-    for turn in dialog.rounds:
-        messages = dialog_messages(dialog, upto=turn.round_id)
-        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        inputs = processor(
-            text=[text], images=[[dialog.image()]], add_special_tokens=False, return_tensors="pt"
-        )
-        row = []
-        for option in turn.options:
-            cache = DynamicCache()
-            ids = tokenizer([option + "<end_of_turn>"], add_special_tokens=False, return_tensors="pt")[
-                "input_ids"
-            ]
-            with torch.no_grad():
-                first = model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1:]
-                rest = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-            logprobs = torch.cat([first, rest[:, :-1]], 1)[0].double().log_softmax(-1)
-            row.append(logprobs.gather(1, ids[0][:, None]).sum().item())
-        scores.append(np.array(row))
-    return scores
-
-
 def assert_same(ours, expected):
     assert [row is None for row in ours] == [row is None for row in expected]
     for row, other in zip(ours, expected, strict=True):
@@ -167,7 +102,7 @@ def test_window_is_shorter_than_the_trunk_and_matters(seeing, tmp_path):
     assert np.abs(narrow[0] - wide[0]).max() > 0.01
 
 
-def test_ragged_batch_in_one_go(seeing, tmp_path):
+def test_ragged_batch_in_one_go(seeing, tmp_path, monkeypatch):
     """Dialogs of different lengths, one shaped like the test split, read together: as if read one by one."""
     shapes = [
         {"rounds": 1},
@@ -176,10 +111,12 @@ def test_ragged_batch_in_one_go(seeing, tmp_path):
         {"rounds": 1, "only_last": True},
     ]
     dialogs = [some_dialog(tmp_path, 10 + i, **shape) for i, shape in enumerate(shapes)]
-    together = score_dialogs(*seeing, dialogs, batch_size=4)
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 10**6)
+    together = score_dialogs(*seeing, dialogs)
     for dialog, ours in zip(dialogs, together, strict=True):
         assert_same(ours, naive(*seeing, dialog))
-    alone = [score_dialogs(*seeing, [dialog])[0] for dialog in dialogs]
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 1)  # one dialog, and of it one row at a time
+    alone = score_dialogs(*seeing, dialogs)
     for ours, other in zip(together, alone, strict=True):
         assert_same(ours, other)
 
@@ -212,7 +149,7 @@ def test_text_only_model(blind, tmp_path):
 def test_logits_in_small_pieces(seeing, tmp_path, monkeypatch):
     dialog = some_dialog(tmp_path, 23)
     [whole] = score_dialogs(*seeing, [dialog])
-    monkeypatch.setattr(ranking, "_LOGITS_AT_ONCE", 3000)
+    monkeypatch.setattr(ranking, "_LOGITS", 3000)
     [pieces] = score_dialogs(*seeing, [dialog])
     assert_same(pieces, whole)
 
@@ -236,17 +173,21 @@ def test_length_normalised_is_the_mean(seeing, tmp_path):
 
 
 def test_trie_shares_first_tokens():
-    branch = ranking._trie([[5, 6, 1], [5, 7, 1], [5, 6, 1], [8, 1]], dialog=0, root=9)
-    assert branch.tokens == [0, 5, 6, 1, 7, 1, 8, 1]
-    assert branch.parents == [0, 0, 1, 2, 1, 4, 0, 6]
-    assert branch.paths == [[1, 2, 3], [1, 4, 5], [1, 2, 3], [6, 7]]
+    own = [[5, 6, 1], [5, 7, 1], [5, 6, 1], [8, 1]]
+    forest = plant([own, [[5, 1]]], np.array([9, 20]), {}, [0, 1])
+    assert forest.token.tolist() == [0, 0, 5, 8, 5, 6, 7, 1, 1, 1, 1]
+    assert forest.parent.tolist() == [0, 1, 0, 0, 1, 2, 2, 3, 4, 5, 6]
+    assert forest.tree.tolist() == [0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0]
+    assert forest.paths.tolist() == [[2, 5, 9], [2, 6, 10], [2, 5, 9], [3, 7, 0], [4, 8, 0]]
+    assert forest.inner.tolist() == [2, 5, 6, 3, 4]  # branch by branch
+    assert forest.branches.tolist() == [3, 1, 1]
 
 
 def test_progress_counts_dialogs(seeing, tmp_path):
     dialogs = [some_dialog(tmp_path, i, rounds=1) for i in (30, 31, 32)]
     seen = []
-    score_dialogs(*seeing, dialogs, batch_size=2, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 3), (3, 3)]
+    score_dialogs(*seeing, dialogs, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def with_options(dialog, options):
@@ -266,16 +207,19 @@ def test_empty_candidate_is_named(seeing, tmp_path):
 
 
 def test_nan_names_dialog_round_and_option(tmp_path):
-    """One damaged token, which only the candidates of round 2 hold."""
+    """One damaged token, which only the candidates of the second dialog hold."""
     model, processor = load_model(tiny_model.build(tmp_path / "model"))
     [damaged] = processor.tokenizer("q", add_special_tokens=False)["input_ids"]
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     model.get_input_embeddings().weight.data[damaged] = float("nan")
-    dialog = some_dialog(tmp_path, 41, rounds=2)
-    second = dataclasses.replace(dialog.rounds[1], options=("q it", "q no"))
-    dialog = dataclasses.replace(dialog, rounds=(dialog.rounds[0], second))
-    with pytest.raises(UserError, match=r"dialog 41, round 2, option 0: the score is nan"):
-        score_dialogs(model, processor, [dialog])
+    healthy = some_dialog(tmp_path, 44)
+    dialog = with_options(some_dialog(tmp_path, 41), ("q it", "q no"))
+    with pytest.raises(UserError, match=r"dialog 41, round 1, option 0: the score is nan"):
+        score_dialogs(model, processor, [healthy, dialog])
+    bad = []
+    scores = score_dialogs(model, processor, [dialog, healthy], on_bad=lambda *what: bad.append(what))
+    assert scores[0] == [] and len(scores[1]) == len(healthy.rounds)
+    assert [number for number, _ in bad] == [0] and "dialog 41" in str(bad[0][1])
 
 
 def test_dialog_longer_than_the_model(tmp_path):
@@ -289,22 +233,3 @@ def test_missing_image_is_named(seeing, tmp_path):
     dialog.image_path.write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"dialog 43.*image"):
         score_dialogs(*seeing, [dialog])
-
-
-def test_ranks_are_a_permutation_and_ties_do_not_follow_the_index():
-    ranks = ranks_from_scores(np.array([0.5, 2.0, -1.0, 2.5]))
-    assert ranks.tolist() == [3, 2, 4, 1]
-    tied = np.array([ranks_from_scores(np.zeros(100), seed=seed) for seed in range(200)])
-    assert (np.sort(tied, axis=1) == np.arange(1, 101)).all()
-    assert abs(tied[:, 0].mean() - 50.5) < 8  # the first option is not favoured
-    assert (ranks_from_scores(np.zeros(100), seed=3) == tied[3]).all()
-    with pytest.raises(UserError, match="NaN"):
-        ranks_from_scores(np.array([0.0, np.nan]))
-
-
-def test_predictions_are_an_evalai_list(tmp_path):
-    dialog = some_dialog(tmp_path, 50, rounds=2, only_last=True)
-    scores = [[None, np.arange(12.0)]]
-    [entry] = predictions([dialog], scores, answers=[["a", "b"]])
-    assert entry == {"image_id": 50, "round_id": 2, "ranks": list(range(12, 0, -1)), "answer": "b"}
-    assert "answer" not in predictions([dialog], scores)[0]

@@ -3,9 +3,9 @@
 The score of a candidate is Σ log p(token) with its <end_of_turn>, given picture, caption and the rounds
 before it. Scoring each candidate in its own forward pass reads the same dialog a thousand times. Here the
 dialog (the trunk) is read once, and its keys and values are kept. Candidates are branches that grow out of
-it: those of one round form a trie (a tree in which candidates with the same first tokens share them), and a
-token of the trie attends to the trunk up to its round's question, to its own ancestors and to itself, at the
-position it would have had in its own dialog.
+it: those of one round form a tree in which equal first tokens are one node (a trie), and a node attends to
+the trunk up to its round's question, to its own ancestors and to itself, at the position it would have had
+in its own dialog.
 """
 
 import dataclasses
@@ -23,255 +23,352 @@ from visdial_lab.chat import (
     pad,
     tokenizer_of,
 )
+from visdial_lab.decoder import KeysValues, pieces, run_layers
 from visdial_lab.errors import UserError
+from visdial_lab.forest import Forest, Rows, lay_out, plant
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     import torch
 
-_LOGITS_AT_ONCE = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
+Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
+OnBad = Callable[[int, UserError], None]
 
-
-@dataclasses.dataclass
-class Branches:
-    """All candidates of one round as a trie. Node 0 is the end of the prompt, the others are tokens."""
-
-    dialog: int  # place in the batch
-    root: int  # index in the trunk of the last prompt token, from which first tokens are predicted
-    tokens: list[int]  # token of each node (node 0 holds none: 0)
-    parents: list[int]  # node before it; a parent always has a smaller number
-    depths: list[int]  # distance from the root
-    paths: list[list[int]]  # for each candidate, its nodes from first token to <end_of_turn>
+_LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
+_ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
+_ROW = 256  # tokens in a row of branches: longer ones waste attention, shorter ones repeat the trunk
+_WORTH_COMPILING = 100  # dialogs: fewer are ranked before the kernels would be ready
+_WORKERS = 4  # processes that read pictures and build trees while a GPU computes
 
 
 def score_dialogs(
     model: Any,
     processor: Any,
     dialogs: Sequence[Dialog],
-    blank_image: bool = False,
-    batch_size: int = 1,
-    length_normalised: bool = False,
+    *,
     progress: Callable[[int, int], None] | None = None,
-) -> list[list[np.ndarray | None]]:
-    """For each dialog, for each round: the score of each option (float64 [options]), None without options.
+    **options: Any,
+) -> list[Scores]:
+    """All dialogs' scores in order, with the options of `iter_scores`; [] for a dialog that was skipped.
 
-    blank_image: score with a gray picture. batch_size: dialogs read at once. length_normalised: mean instead
-    of sum over the tokens. progress(done, total) is called after each batch, in dialogs.
-    Raises UserError for an empty candidate, a dialog longer than the model can read, and scores that are not
-    numbers.
+    progress(done, total) is called after each dialog.
     """
+    scores: list[Scores] = [[] for _ in range(len(dialogs))]
+    for done, (number, found) in enumerate(iter_scores(model, processor, dialogs, **options), 1):
+        scores[number] = found
+        if progress is not None:
+            progress(done, len(dialogs))
+    return scores
+
+
+def iter_scores(
+    model: Any,
+    processor: Any,
+    dialogs: Sequence[Dialog],
+    *,
+    blank_image: bool = False,
+    length_normalised: bool = False,
+    memory: int | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[tuple[int, Scores]]:
+    """Yield (number of a dialog, its scores) for one after the other, as soon as they are there.
+
+    blank_image: score with a gray picture. length_normalised: mean instead of sum over the tokens.
+    memory: bytes to use on the GPU beside the weights (None = all that are free). It decides how much is
+    computed at once; if it runs out all the same, half as much is tried.
+    Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
+    read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
+    """
+    room = _Room(model, memory)
+    fast = model.device.type == "cuda" and len(dialogs) >= _WORTH_COMPILING
+    running: list[_Running] = []
+
+    def finish() -> Iterator[tuple[int, Scores]]:
+        for batch, collect in running:
+            for (number, forest), nodes in zip(batch, collect(), strict=True):
+                try:
+                    yield number, _scores(dialogs[number], forest, nodes, length_normalised)
+                except UserError as error:
+                    _skip(number, error, on_bad)
+
+    for batch in _batches(_ready(model, processor, dialogs, blank_image), room, on_bad):
+        started = _start(model, processor, batch, room, fast)
+        yield from finish()  # the batch before: while it is collected, the GPU has this one to work on
+        running = started
+    yield from finish()
+
+
+def _batches(
+    ready: Iterator[tuple[int, Forest | UserError]], room: "_Room", on_bad: OnBad | None
+) -> Iterator[list[tuple[int, Forest]]]:
+    """As many dialogs at a time as there is room for, at least one."""
+    batch: list[tuple[int, Forest]] = []
+    for number, forest in ready:
+        if isinstance(forest, UserError):
+            _skip(number, forest, on_bad)
+            continue
+        if batch and sum(other.size for _, other in batch) + forest.size > room.tokens:
+            yield batch
+            batch = []
+        batch.append((number, forest))
+    if batch:
+        yield batch
+
+
+def _skip(number: int, error: UserError, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise error
+    on_bad(number, error)
+
+
+def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised: bool) -> Scores:
+    """Node log-probabilities summed along each candidate's path, by round."""
+    summed = nodes[forest.paths].sum(axis=1)
+    if length_normalised:
+        summed /= forest.lengths
+    scores: Scores = [None] * len(dialog.rounds)
+    start = 0
+    for place in forest.places:
+        row = summed[start : (start := start + len(dialog.rounds[place].options))]
+        if not np.isfinite(row).all():
+            option = int(np.flatnonzero(~np.isfinite(row))[0])
+            raise UserError(
+                f"dialog {dialog.image_id}, round {place + 1}, option {option}: the score is {row[option]}; "
+                "the weights are damaged, or the precision is too low (try bf16 or float32)"
+            )
+        scores[place] = row
+    return scores
+
+
+# --- on the CPU: pictures, tokens and trees
+
+
+def _ready(
+    model: Any, processor: Any, dialogs: Sequence[Dialog], blank_image: bool
+) -> Iterator[tuple[int, Forest | UserError]]:
+    """Each dialog's number with its forest, or with what is wrong; for a GPU, processes work ahead."""
     import torch
+    from torch.utils.data import DataLoader
 
-    scores: list[list[np.ndarray | None]] = []
-    with torch.inference_mode():
-        for start in range(0, len(dialogs), batch_size):
-            batch = [dialogs[i] for i in range(start, min(start + batch_size, len(dialogs)))]
-            scores += _score_batch(model, processor, batch, blank_image, length_normalised)
-            if progress is not None:
-                progress(len(scores), len(dialogs))
-    return scores
+    limit = model.config.get_text_config().max_position_embeddings
+    workers = _WORKERS if model.device.type == "cuda" and len(dialogs) > 4 * _WORKERS else 0
+    yield from DataLoader(
+        _Preparation(processor, dialogs, blank_image, limit, model.dtype),
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),  # its own: whoever ranks while training keeps the numbers drawn there
+    )
 
 
-def _score_batch(
-    model: Any, processor: Any, dialogs: list[Dialog], blank_image: bool, length_normalised: bool
-) -> list[list[np.ndarray | None]]:
-    examples = [
-        encode(
-            processor,
-            dialog_messages(dialog, upto=len(dialog.rounds)),
-            input_image(processor, dialog, blank_image),
-            add_generation_prompt=True,
-        )
-        for dialog in dialogs
-    ]
-    branches = list(_grow(model, processor, dialogs, examples))
-    scores: list[list[np.ndarray | None]] = [[None] * len(dialog.rounds) for dialog in dialogs]
-    if branches:
-        logprobs = _node_logprobs(model, pad(processor, examples), [branch for _, branch in branches])
-        for (place, branch), nodes in zip(branches, logprobs, strict=True):
-            summed = np.array([nodes[path].sum() for path in branch.paths])
-            if length_normalised:
-                summed /= [len(path) for path in branch.paths]
-            if not np.isfinite(summed).all():
-                option = int(np.flatnonzero(~np.isfinite(summed))[0])
-                where = f"dialog {dialogs[branch.dialog].image_id}, round {place + 1}, option {option}"
-                raise UserError(
-                    f"{where}: the score is {summed[option]}; the weights are damaged, or the precision is "
-                    "too low (try bf16 or float32)"
-                )
-            scores[branch.dialog][place] = summed
-    return scores
+@dataclasses.dataclass
+class _Preparation:
+    """The forests of the dialogs, made when asked for: what PyTorch calls a map-style dataset."""
+
+    processor: Any
+    dialogs: Sequence[Dialog]
+    blank_image: bool
+    limit: int
+    dtype: Any
+    known: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.dialogs)
+
+    def __getitem__(self, number: int) -> tuple[int, Forest | UserError]:
+        try:
+            forest = _grow(self.processor, self.dialogs[number], self.blank_image, self.limit, self.known)
+        except UserError as error:
+            return number, error
+        if forest.trunk["pixel_values"] is not None:
+            forest.trunk["pixel_values"] = forest.trunk["pixel_values"].to(self.dtype)  # half to send
+        return number, forest
 
 
 def _grow(
-    model: Any, processor: Any, dialogs: list[Dialog], examples: list[dict]
-) -> Iterator[tuple[int, Branches]]:
-    """(place of the round in its dialog, its trie) for every round that has options."""
-    limit = model.config.get_text_config().max_position_embeddings
-    for number, (dialog, example) in enumerate(zip(dialogs, examples, strict=True)):
-        starts = answer_starts(tokenizer_of(processor), example["input_ids"].tolist())
-        for place, turn in enumerate(dialog.rounds):
-            if turn.options is None:
-                continue
-            where = f"dialog {dialog.image_id}, round {turn.round_id}"
-            for option, text in enumerate(turn.options):
-                if not text.strip():
-                    raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
-            branch = _trie(answer_ids(processor, turn.options), number, starts[place] - 1)
-            if branch.root + max(branch.depths) >= limit:
-                raise UserError(
-                    f"{where}: {branch.root + max(branch.depths) + 1} tokens, the model reads {limit}"
-                )
-            yield place, branch
+    processor: Any, dialog: Dialog, blank_image: bool, limit: int, known: dict[str, list[int]]
+) -> Forest:
+    """The forest of a dialog. Raises UserError naming dialog, round and option of what is wrong.
+
+    known: token ids of options met before; in VisDial the same answers come again and again.
+    """
+    messages = dialog_messages(dialog, upto=len(dialog.rounds))
+    image = input_image(processor, dialog, blank_image)
+    trunk = encode(processor, messages, image, add_generation_prompt=True)
+    starts = answer_starts(tokenizer_of(processor), trunk["input_ids"].tolist())
+    places = [place for place, turn in enumerate(dialog.rounds) if turn.options is not None]
+    options = [dialog.rounds[place].options for place in places]
+    for place, texts in zip(places, options, strict=True):
+        for option, text in enumerate(texts):
+            if not text.strip():
+                where = f"dialog {dialog.image_id}, round {place + 1}"
+                raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
+    new = sorted({text for texts in options for text in texts} - known.keys())
+    if new:
+        known.update(zip(new, answer_ids(processor, new), strict=True))
+    candidates = [[known[text] for text in texts] for texts in options]
+    forest = plant(candidates, np.array(starts)[places] - 1, trunk, places)
+    last = forest.roots[forest.tree] + forest.depth  # position of each node
+    if last.max(initial=0) >= limit:
+        place = places[forest.tree[last.argmax()]]
+        where = f"dialog {dialog.image_id}, round {place + 1}"
+        raise UserError(f"{where}: {last.max() + 1} tokens, the model reads {limit}")
+    return forest
 
 
-def _trie(candidates: list[list[int]], dialog: int, root: int) -> Branches:
-    """Candidates as token ids → the tree in which equal beginnings are one path."""
-    branch = Branches(dialog, root, tokens=[0], parents=[0], depths=[0], paths=[])
-    known: dict[tuple[int, int], int] = {}
-    for candidate in candidates:
-        node, path = 0, []
-        for depth, token in enumerate(candidate, 1):
-            child = known.setdefault((node, token), len(branch.tokens))
-            if child == len(branch.tokens):
-                branch.tokens.append(token)
-                branch.parents.append(node)
-                branch.depths.append(depth)
-            path.append(child)
-            node = child
-        branch.paths.append(path)
-    return branch
+# --- on the model's device
 
 
-def _node_logprobs(model: Any, batch: dict, branches: list[Branches]) -> list[np.ndarray]:
-    """log p(token of each node | everything before it), float64 [nodes] for each trie (0 for the root).
+class _Room:
+    """How many tokens go through the model at once: as the memory allows, and less when that was too much."""
 
-    Two passes over the same layers: the trunks [B, T], whose keys and values are kept, then one row a round
-    [R, N] that reads its dialog's. Only inner nodes are fed in; an <end_of_turn> is predicted, never read.
+    def __init__(self, model: Any, memory: int | None) -> None:
+        import torch
+
+        self.tokens = _ENOUGH[model.device.type]
+        if model.device.type == "cuda":
+            text = model.config.get_text_config()
+            kept = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # keys and values
+            used = 6 * text.intermediate_size + 16 * text.hidden_size  # between two layers, at the peak
+            free = torch.cuda.mem_get_info(model.device)[0] if memory is None else memory
+            self.tokens = min(self.tokens, max(1, free // (2 * (kept + used))))
+        self.said = False
+
+    def halve(self) -> None:
+        import warnings
+
+        self.tokens //= 2
+        if not self.said:
+            warnings.warn("the GPU's memory is full: going on with smaller pieces", stacklevel=2)
+        self.said = True
+
+
+_Running = tuple[list[tuple[int, Forest]], Callable[[], list[np.ndarray]]]
+
+
+def _start(
+    model: Any, processor: Any, batch: list[tuple[int, Forest]], room: _Room, fast: bool
+) -> list[_Running]:
+    """Set the device to work; [(dialogs, a function that waits for their results)], one pair if all fits."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return [(batch, _read(model, processor, [forest for _, forest in batch], room.tokens, fast))]
+    except torch.OutOfMemoryError:
+        if room.tokens < 2:
+            raise
+    room.halve()
+    torch.cuda.empty_cache()
+    half = -(-len(batch) // 2)
+    parts = [part for part in (batch[:half], batch[half:]) if part]
+    return [running for part in parts for running in _start(model, processor, part, room, fast)]
+
+
+def _read(
+    model: Any, processor: Any, forests: list[Forest], at_once: int, fast: bool
+) -> Callable[[], list[np.ndarray]]:
+    """A function that waits for log p(token of each node | everything before it), float64 [nodes] a forest.
+
+    Two passes over the same layers: the trunks [B, T], whose keys and values are kept, then rows of branches
+    [R, N] that read them. Only inner nodes are fed in: an <end_of_turn> is predicted, never read.
     """
     import torch
-    from transformers import DynamicCache
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
-    text_model, head = causal.get_decoder(), causal.get_output_embeddings()
-    device = head.weight.device
-    cache = DynamicCache()  # without a config it keeps whole sequences, also for sliding-window layers
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    trunk = causal.base_model(**batch, past_key_values=cache, use_cache=True).last_hidden_state  # [B, T, D]
-    rows = torch.tensor([branch.dialog for branch in branches], device=device)
-    cache.batch_select_indices(rows)
+    piece, head = pieces(fast), causal.get_output_embeddings()
+    trunk, kept = _read_trunks(causal, pad(processor, [forest.trunk for forest in forests]), piece)
+    rows = lay_out(forests, trunk.shape[1], _ROW)
+    count, width = rows.ids.shape
+    words = np.concatenate([forest.token for forest in forests])[rows.nodes]
 
-    inner = [sorted(set(branch.parents)) for branch in branches]  # root first, then the nodes with children
-    ids, positions, sees = _rows(branches, inner, trunk.shape[1])
-    positions = positions.to(device)
-    trunk_positions = torch.arange(trunk.shape[1], device=device).expand(len(branches), -1)
-    distance = positions[:, :, None] - torch.cat([trunk_positions, positions], 1)[:, None, :]  # [R, N, T + N]
-    sees = sees.to(device)
-    window = causal.config.get_text_config().sliding_window
-    hidden = text_model(
-        input_ids=ids.to(device),
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        attention_mask={
-            "full_attention": _additive(sees, trunk.dtype),
-            "sliding_attention": _additive(sees & (distance < window), trunk.dtype),
-        },
-    ).last_hidden_state  # [R, N, D]
-    roots = torch.tensor([branch.root for branch in branches], device=device)
-    hidden = torch.cat([trunk[rows, roots][:, None], hidden], 1)  # [R, 1 + N, D], column = place in `inner`
-    return _predict(hidden, head, branches, inner)
+    def predict(hidden: "torch.Tensor", first: int) -> "torch.Tensor":
+        """log p of the nodes that the hidden states first, first + 1, … predict."""
+        hidden = hidden.flatten(0, 1)
+        low, high = np.searchsorted(rows.states, [first, first + len(hidden)])
+        return _predict(head, hidden, rows.states[low:high] - first, words[low:high], piece)
+
+    found = [predict(trunk, 0)]
+    step = max(1, at_once // width)
+    for start in range(0, count, step):
+        hidden = _read_rows(causal, kept, rows, slice(start, start + step), piece)
+        found.append(predict(hidden, trunk.shape[0] * trunk.shape[1] + start * width))
+
+    def collect() -> list[np.ndarray]:
+        sizes = [len(forest.parent) for forest in forests]
+        logprobs = np.zeros(sum(sizes))
+        logprobs[rows.nodes] = torch.cat(found).cpu().numpy()
+        return np.split(logprobs, np.cumsum(sizes)[:-1])
+
+    return collect
 
 
-def _rows(branches: list[Branches], inner: list[list[int]], trunk_length: int) -> tuple:
-    """Token ids and positions [R, N] of the inner nodes, and what each may see [R, N, T + N], padded."""
+def _read_trunks(causal: Any, inputs: dict, piece: Any) -> tuple["torch.Tensor", list[KeysValues]]:
+    """Hidden states [B, T, D] of the padded dialogs, and every layer's keys and values."""
     import torch
 
-    width = max(1, max(len(nodes) for nodes in inner) - 1)
-    ids, positions = np.zeros((2, len(branches), width), dtype=np.int64)
-    sees = np.zeros((len(branches), width, trunk_length + width), dtype=bool)
-    sees[:, :, trunk_length:] = np.eye(width, dtype=bool)  # itself; padding sees nothing else
-    for row, (branch, nodes) in enumerate(zip(branches, inner, strict=True)):
-        column = {node: place for place, node in enumerate(nodes[1:])}
-        ids[row, : len(column)] = [branch.tokens[node] for node in column]
-        positions[row, : len(column)] = [branch.root + branch.depths[node] for node in column]
-        sees[row, : len(column), : branch.root + 1] = True
-        for node, place in column.items():
-            if branch.parents[node]:  # a parent comes first: what it sees is known already
-                sees[row, place, trunk_length:] |= sees[row, column[branch.parents[node]], trunk_length:]
-    return torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(sees)
+    inputs = {name: _send(tensor, causal.device) for name, tensor in inputs.items()}
+    hidden = causal.get_input_embeddings()(inputs["input_ids"])
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    distance = places[:, None] - places  # [T, T]
+    sees = (distance >= 0).expand(len(hidden), -1, -1)
+    if "pixel_values" in inputs:
+        pictured = inputs["token_type_ids"] == 1
+        features = causal.get_image_features(inputs["pixel_values"]).pooler_output.to(hidden.dtype)
+        hidden = hidden.masked_scatter(pictured[..., None], features)
+        sees = sees | (pictured[:, :, None] & pictured[:, None])  # image tokens see each other both ways
+    kept: list[KeysValues] = []
+
+    def keep(layer: int, keys: "torch.Tensor", values: "torch.Tensor") -> KeysValues:
+        kept.append((keys, values))
+        return keys, values
+
+    positions = places.expand(len(hidden), -1)
+    return run_layers(causal.get_decoder(), hidden, positions, sees, distance, keep, piece), kept
 
 
-def _additive(sees: "torch.Tensor", dtype: Any) -> "torch.Tensor":
-    """What may be seen [R, N, K] → 0 or a huge negative number [R, 1, N, K], which every kind of attention
-    adds to its logits."""
+def _read_rows(causal: Any, kept: list[KeysValues], rows: Rows, part: slice, piece: Any) -> "torch.Tensor":
+    """Hidden states [r, N, D] of some of the rows, each behind its dialog's trunk."""
     import torch
 
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(
-        ~sees, torch.finfo(dtype).min
-    )[:, None]
+    device, length = causal.device, kept[0][0].shape[2]
+    fields = (rows.dialogs, rows.ids, rows.positions, rows.roots, rows.ancestors)
+    dialogs, ids, positions, roots, ancestors = (_send(torch.from_numpy(f[part]), device) for f in fields)
+    places = torch.arange(length, device=device).expand(len(ids), -1)  # [r, T]
+    branches = torch.zeros(*ids.shape, ids.shape[1], dtype=torch.bool, device=device)  # [r, N, N]
+    branches.scatter_(2, ancestors, True)
+    sees = torch.cat([places[:, None] <= roots[..., None], branches], dim=2)  # [r, N, T + N]
+    distance = positions[..., None] - torch.cat([places, positions], dim=1)[:, None]
+
+    def behind_trunk(layer: int, keys: "torch.Tensor", values: "torch.Tensor") -> KeysValues:
+        trunk_keys, trunk_values = kept[layer]
+        return torch.cat([trunk_keys[dialogs], keys], 2), torch.cat([trunk_values[dialogs], values], 2)
+
+    hidden = causal.get_input_embeddings()(ids)
+    return run_layers(causal.get_decoder(), hidden, positions, sees, distance, behind_trunk, piece)
 
 
 def _predict(
-    hidden: "torch.Tensor", head: Any, branches: list[Branches], inner: list[list[int]]
-) -> list[np.ndarray]:
-    """log p of every node from the hidden state of its parent; logits only where a node is predicted."""
+    head: Any, hidden: "torch.Tensor", states: np.ndarray, words: np.ndarray, piece: Any
+) -> "torch.Tensor":
+    """log p(word | hidden state) for pairs [M], sorted by state; hidden [S, D] → float64 [M].
+
+    Logits are computed in pieces, only of hidden states that predict something, and once for all siblings.
+    """
     import torch
 
-    rows, columns, tokens = [], [], []
-    for row, (branch, nodes) in enumerate(zip(branches, inner, strict=True)):
-        column = {node: place for place, node in enumerate(nodes)}
-        rows += [row] * (len(branch.tokens) - 1)
-        columns += [column[parent] for parent in branch.parents[1:]]
-        tokens += branch.tokens[1:]
-    places = torch.tensor([rows, columns], device=hidden.device)
-    # Siblings are predicted by the same hidden state: compute its logits once.
-    states, which = torch.unique(places, dim=1, return_inverse=True)
-    targets = torch.tensor(tokens, device=hidden.device)
-    found = torch.empty(len(tokens), dtype=torch.float64)
-    step = max(1, _LOGITS_AT_ONCE // head.weight.shape[0])
-    for start in range(0, states.shape[1], step):
-        part = states[:, start : start + step]
-        logits = head(hidden[part[0], part[1]]).float()  # [step, V]
-        norms = logits.logsumexp(-1)
-        here = ((which >= start) & (which < start + step)).nonzero().squeeze(1)
-        local = which[here] - start
-        found[here.cpu()] = (logits[local, targets[here]] - norms[local]).double().cpu()
-    pieces = np.split(found.numpy(), np.cumsum([len(branch.tokens) - 1 for branch in branches])[:-1])
-    return [np.concatenate([[0.0], piece]) for piece in pieces]
+    needed, which = np.unique(states, return_inverse=True)
+    step = max(1, _LOGITS // len(head.weight))
+    starts = range(0, len(needed), step)
+    bounds = np.searchsorted(which, [*starts, len(needed)])
+    needed, which, words = (_send(torch.from_numpy(array), hidden.device) for array in (needed, which, words))
+    found = []
+    for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
+        logits = head(hidden[needed[start : start + step]])  # [step, V]
+        own = which[low:high] - start
+        found.append(logits[own, words[low:high]].float() - piece.log_norm(logits)[own])
+    return torch.cat(found).double() if found else hidden.new_empty(0, dtype=torch.float64)
 
 
-def ranks_from_scores(scores: np.ndarray, seed: int | Sequence[int] = 0) -> np.ndarray:
-    """Ranks from 1 (highest score) for scores [..., options]; ties fall by a seeded shuffle.
-
-    Never by index: VisDial's option order leaks the answer, so a stable sort would reward a model that knows
-    nothing. Raises UserError for NaN.
-    """
-    scores = np.asarray(scores, dtype=float)
-    if np.isnan(scores).any():
-        raise UserError("a score is NaN; the ranks would mean nothing")
-    lottery = np.random.default_rng(seed).random(scores.shape)
-    order = np.lexsort((lottery, -scores), axis=-1)  # order[..., 0] = the best option
-    ranks = np.empty(scores.shape, dtype=int)
-    np.put_along_axis(ranks, order, np.arange(1, scores.shape[-1] + 1), axis=-1)
-    return ranks
-
-
-def predictions(
-    dialogs: Sequence[Dialog], scores: list[list[np.ndarray | None]], answers: list[list[str]] | None = None
-) -> list[dict]:
-    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given.
-
-    Ties are shuffled with image and round as seed: a round's ranks do not depend on what else is ranked.
-    """
-    entries = []
-    for number, (dialog, by_round) in enumerate(zip(dialogs, scores, strict=True)):
-        for place, (turn, row) in enumerate(zip(dialog.rounds, by_round, strict=True)):
-            if row is None:
-                continue
-            ranks = ranks_from_scores(row, seed=(dialog.image_id, turn.round_id))
-            entry = {"image_id": dialog.image_id, "round_id": turn.round_id, "ranks": ranks.tolist()}
-            if answers is not None:
-                entry["answer"] = answers[number][place]
-            entries.append(entry)
-    return entries
+def _send(tensor: "torch.Tensor", device: Any) -> "torch.Tensor":
+    """To the device, without waiting for it: a GPU fetches from pinned memory when it comes to that."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,0 +1,143 @@
+"""Candidates as trees: the 100 answers of a round share the first tokens that are equal (a trie).
+
+A dialog's forest has one tree a round. Its nodes are laid out in rows of equal length, so that a model reads
+many trees at once; each node knows which columns of its row hold its ancestors, and so what it may attend to.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Forest:
+    """A dialog made ready for ranking: its trunk, and for each round with options the tree of its candidates.
+
+    Nodes 0 … trees-1 are the roots (each the end of a round's prompt); every other node is a token of one or
+    more candidates. A parent's number is smaller than its children's.
+    """
+
+    trunk: dict[str, Any]  # what `encode` gives for the whole dialog
+    places: list[int]  # [trees] the round that each tree belongs to, from 0
+    roots: np.ndarray  # [trees] index in the trunk of the last prompt token
+    tree: np.ndarray  # [nodes] the tree that a node is part of
+    token: np.ndarray  # [nodes] 0 for a root
+    parent: np.ndarray  # [nodes] a root is its own
+    depth: np.ndarray  # [nodes] 0 for a root
+    inner: np.ndarray  # nodes with children, without roots, branch by branch: those that a model reads
+    branches: np.ndarray  # how many inner nodes each branch has: all that follow one first token of a round
+    paths: np.ndarray  # [candidates, longest] the nodes of each, first token to <end_of_turn>, then zeros
+    lengths: np.ndarray  # [candidates] tokens of each
+
+    @property
+    def size(self) -> int:
+        """How many tokens a model reads for it."""
+        return len(self.trunk["input_ids"]) + len(self.inner)
+
+
+def plant(
+    candidates: list[list[list[int]]], roots: np.ndarray, trunk: dict[str, Any], places: list[int]
+) -> Forest:
+    """Token ids of each candidate of each round → the trees in which equal beginnings are one path.
+
+    Level by level: the new nodes are the different pairs (node reached so far, next token).
+    """
+    reached = np.repeat(np.arange(len(candidates)), [len(own) for own in candidates])
+    flat = [candidate for own in candidates for candidate in own]
+    lengths = np.array([len(candidate) for candidate in flat], dtype=int)
+    tokens = np.zeros((len(flat), lengths.max(initial=0)), dtype=int)
+    tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = list(itertools.chain(*flat))
+    paths, size = np.zeros_like(tokens), tokens.max(initial=0) + 1
+    tree = parent = np.arange(len(candidates))
+    token, depth = np.zeros((2, len(candidates)), dtype=int)
+    for level in range(tokens.shape[1]):
+        alive = lengths > level
+        pairs, which = np.unique(reached[alive] * size + tokens[alive, level], return_inverse=True)
+        before = pairs // size
+        reached[alive] = paths[alive, level] = len(parent) + which
+        tree, parent = np.append(tree, tree[before]), np.append(parent, before)
+        token, depth = np.append(token, pairs % size), np.append(depth, np.full(len(pairs), level + 1))
+    first = np.arange(len(parent))  # [nodes] the first token of the branch that a node is part of
+    for _ in range(tokens.shape[1]):
+        first = np.where(parent[first] < len(candidates), first, parent[first])
+    inner = np.unique(parent[len(candidates) :])
+    inner = inner[inner >= len(candidates)]
+    inner = inner[np.argsort(first[inner], kind="stable")]
+    branches = np.unique(first[inner], return_counts=True)[1]
+    return Forest(trunk, places, roots, tree, token, parent, depth, inner, branches, paths, lengths)
+
+
+@dataclasses.dataclass
+class Rows:
+    """The inner nodes of some forests, in rows of equal length that hold whole branches of one dialog.
+
+    Hidden states are counted through the trunks [B, T] first, then through the rows [R, N].
+    """
+
+    dialogs: np.ndarray  # [R] number of the forest
+    ids: np.ndarray  # [R, N] token; 0 in the padding
+    positions: np.ndarray  # [R, N] position in the candidate's own dialog
+    roots: np.ndarray  # [R, N] last index of the trunk that may be seen
+    ancestors: np.ndarray  # [R, N, depth] columns of the node itself and of its ancestors
+    nodes: np.ndarray  # [M] every node that is predicted, counted through the forests, in order of …
+    states: np.ndarray  # [M] … the hidden state that predicts it: its parent's
+
+
+def lay_out(forests: Sequence[Forest], length: int, width: int) -> Rows:
+    """Fill rows with whole branches, dialog by dialog, each row of one dialog only.
+
+    length: T of the trunks. width: N to aim at; rows get shorter when there is less to put into them, and
+    longer for a branch that is. T + N becomes a multiple of 8, as fast attention on a GPU wants it.
+    """
+    largest = max(forest.branches.max(initial=1) for forest in forests)
+    width = max(largest, min(width, max(len(forest.inner) for forest in forests)))
+    width += -(length + width) % 8
+    deepest = max(forest.depth[forest.inner].max(initial=1) for forest in forests)
+    slots, dialogs = (
+        [],
+        [],
+    )  # [inner nodes] row * N + column for each forest; number of the forest for each row
+    for number, forest in enumerate(forests):
+        starts, free = [], 0
+        for size in forest.branches:
+            if size > free:
+                dialogs.append(number)
+                free = width
+            starts.append(len(dialogs) * width - free)
+            free -= size
+        within = np.arange(len(forest.inner)) - np.repeat(
+            np.cumsum(forest.branches) - forest.branches, forest.branches
+        )
+        slots.append(np.repeat(np.array(starts, dtype=int), forest.branches) + within)
+    ids, positions, roots = np.zeros((3, len(dialogs) * width), dtype=int)
+    ancestors = np.tile(np.arange(width), len(dialogs))[:, None].repeat(deepest, axis=1)  # padding: itself
+    nodes, states, before = [], [], 0
+    for number, (forest, slot) in enumerate(zip(forests, slots, strict=True)):
+        inner, trees = forest.inner, len(forest.places)
+        ids[slot], roots[slot] = forest.token[inner], forest.roots[forest.tree[inner]]
+        positions[slot] = roots[slot] + forest.depth[inner]
+        state = number * length + forest.roots[forest.tree]  # [nodes] a root's hidden state is its trunk's
+        state[inner] = len(forests) * length + slot
+        node = inner
+        for level in range(deepest):
+            ancestors[slot, level] = (state[node] - len(forests) * length) % width  # a slot's column
+            above = forest.parent[node]
+            node = np.where(above < trees, node, above)  # roots are in the trunk: stop below them
+        nodes.append(before + np.arange(trees, len(forest.parent)))
+        states.append(state[forest.parent[trees:]])
+        before += len(forest.parent)
+    nodes, states = np.concatenate(nodes), np.concatenate(states)
+    order = np.argsort(states, kind="stable")
+    shape = len(dialogs), width
+    return Rows(
+        np.array(dialogs, dtype=int),
+        ids.reshape(shape),
+        positions.reshape(shape),
+        roots.reshape(shape),
+        ancestors.reshape(*shape, deepest),
+        nodes[order],
+        states[order],
+    )
