@@ -24,6 +24,7 @@ from visdial_lab.chat import (
     tokenizer_of,
 )
 from visdial_lab.errors import UserError
+from visdial_lab.metrics import ranks_from_scores
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
@@ -239,22 +240,6 @@ def _predict(
         found[here.cpu()] = (logits[local, targets[here]] - norms[local]).double().cpu()
     pieces = np.split(found.numpy(), np.cumsum([len(branch.tokens) - 1 for branch in branches])[:-1])
     return [np.concatenate([[0.0], piece]) for piece in pieces]
-
-
-def ranks_from_scores(scores: np.ndarray, seed: int | Sequence[int] = 0) -> np.ndarray:
-    """Ranks from 1 (highest score) for scores [..., options]; ties fall by a seeded shuffle.
-
-    Never by index: VisDial's option order leaks the answer, so a stable sort would reward a model that knows
-    nothing. Raises UserError for NaN.
-    """
-    scores = np.asarray(scores, dtype=float)
-    if np.isnan(scores).any():
-        raise UserError("a score is NaN; the ranks would mean nothing")
-    lottery = np.random.default_rng(seed).random(scores.shape)
-    order = np.lexsort((lottery, -scores), axis=-1)  # order[..., 0] = the best option
-    ranks = np.empty(scores.shape, dtype=int)
-    np.put_along_axis(ranks, order, np.arange(1, scores.shape[-1] + 1), axis=-1)
-    return ranks
 
 
 def predictions(
