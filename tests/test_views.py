@@ -90,15 +90,18 @@ def test_a_dialog_without_models(dialog):
 
 
 def test_the_colour_of_a_rank():
-    grounds = [re.search(r"rgba\([^)]*\)", views.rank_badge(rank))[0] for rank in (1, 2, 5, 6, 10, 11, 100)]
-    assert len(set(grounds)) == 4
+    rounds = tuple(Round(n, "is it red", "yes", None, None, None) for n in (1, 2, 5, 6, 10, 11, 100))
+    columns = {"after": {turn.round_id: {"rank": turn.round_id} for turn in rounds}}
+    card = views.dialog_card(Dialog(7, "", rounds, None, "val"), columns)
+    grounds = re.findall(r"rgba\([^)]*,\.24\)", card)
+    assert len(grounds) == 7 and len(set(grounds)) == 4
     assert grounds[1] == grounds[2] and grounds[3] == grounds[4] and grounds[5] == grounds[6]
 
 
 def test_tokens_that_carry_loss_stand_out():
     strip = views.token_strip([("<start_of_turn>", False), ("model\n", False), (" yes", True)])
     Balanced(strip)
-    assert "&lt;start_of_turn&gt;" in strip and "model↵" in strip and "&nbsp;yes" in strip
+    assert "&lt;start_of_turn&gt;" in strip and "model↵" in strip and "\u00a0yes" in strip
     assert strip.count("carries loss") == 1 and strip.count("read only") == 2
 
 
@@ -107,4 +110,4 @@ def test_figures_are_inside_the_page_and_the_same_every_time():
         return views.figure_html(plots.counts({"a": 3, "b": 2}), 'bars "a" & b')
 
     assert draw() == draw()
-    assert draw().startswith('<img alt="bars &quot;a&quot; &amp; b" src="data:image/svg+xml;base64,')
+    assert draw().startswith('<img alt="bars &#34;a&#34; &amp; b" src="data:image/svg+xml;base64,')
