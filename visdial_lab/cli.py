@@ -289,50 +289,66 @@ def rank(
 
 @app.command()
 def evaluate(
-    prediction_file: Annotated[Path, Option(help="Predictions, as `rank` writes them.")],
-    groundtruth_file: Annotated[Path, Option(help="Dialogs file with the human answers.")],
+    prediction_file: Annotated[Path | None, Option(help="Predictions, as `rank` writes them.")] = None,
+    groundtruth_file: Annotated[Path | None, Option(help="Dialogs file with the human answers.")] = None,
     dense_file: Annotated[Path | None, Option(help="Dense annotations, for NDCG.")] = None,
     output_file: Annotated[Path | None, Option(help="metrics.json to write.")] = None,
+    html: Annotated[Path | None, Option(help="Page to write, with plots and dialogs.")] = None,
+    compare: Annotated[
+        list[Path] | None, Option(help="Predictions of another run on the same dialogs; may be repeated.")
+    ] = None,
+    train_file: Annotated[
+        Path | None, Option(help="Training dialogs: adds the answer and question priors as baselines.")
+    ] = None,
+    evalai: Annotated[
+        tuple[str, Path] | None, Option(metavar="SPLIT OUT", help="Write EvalAI's file: val or test, its path.")
+    ] = None,
+    check: Annotated[Path | None, Option(help="A submission made elsewhere: say what is wrong.")] = None,
+    image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
+    ties: Annotated[str, Option(help="How tied scores count: expected, worst, official.")] = "expected",
+    allow_partial: Annotated[bool, Option("--allow-partial", help="Rounds may be missing.")] = False,
     limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
-    verbose: Annotated[bool, Option("--verbose", help="Also by round of the dialog.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Also in parts; best and worst dialogs.")] = False,
 ) -> None:
-    """Compute MRR, recall, mean rank and NDCG, with 95 % intervals over dialogs."""
+    """Compute MRR, recall, mean rank and NDCG, with 95 % intervals over dialogs; check and write submissions."""
+    from visdial_lab import evaluation, submission
     from visdial_lab.files import portable, read_json, sha256, write_json
-    from visdial_lab.metrics import evaluate as measure
     from visdial_lab.visdial import VisDial
 
-    truth = VisDial.load(groundtruth_file, dense=dense_file)[:limit]
+    truth = None
+    if groundtruth_file is not None:
+        truth = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
+    if check is not None:
+        problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
+        if problems:
+            raise UserError("\n".join(f"{check}: {problem}" for problem in problems))
+        print(f"{check}: nothing wrong was found")
+        return
+    if prediction_file is None or truth is None:
+        raise UserError("give --prediction-file and --groundtruth-file, or a submission with --check")
     entries = read_json(prediction_file, "predictions file")
-    result = measure(truth, entries)
-    title = f"{prediction_file.name}: {result['n_rounds']} rounds of {len(truth)} dialogs"
-    rows = []
-    for key, value in result["metrics"].items():
-        low, high = result["intervals"][key]
-        rows.append((key, f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
-    _print_table(title, ("metric", "value", "95 % interval"), rows)
-    if verbose:
-        _print_table(
-            "by round", ("round", "rounds", "mrr", "r@1", "r@5", "r@10", "mean"), _by_round(truth, entries)
-        )
+    if evalai is not None:
+        count = submission.write_submission(evalai[1], entries, truth, evalai[0], allow_partial)
+        _say(f"wrote {evalai[1]}: {count:,} entries")
+        if truth.split == "test":
+            return  # its answers are a secret of the server
+    others = {str(file): read_json(file, "predictions file") for file in compare or ()}
+    train = VisDial.load(train_file, "train") if train_file is not None else None
+    notes = evaluation.read_truth(truth)
+    options = {"ties": ties, "allow_partial": allow_partial}
+    result = evaluation.evaluate_run(truth, entries, others, train, notes, **options)
+    for title, columns, rows in evaluation.tables(result, truth, prediction_file.name, verbose):
+        _print_table(title, columns, rows)
     if output_file is not None:
-        files = [file for file in (prediction_file, groundtruth_file, dense_file) if file is not None]
-        sources = {portable(file): sha256(file) for file in files}
+        files = [prediction_file, groundtruth_file, dense_file, train_file, *(compare or ())]
+        sources = {portable(file): sha256(file) for file in files if file is not None}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
         _say(f"wrote {output_file}")
-
-
-def _by_round(dialogs: Any, entries: list) -> list[tuple[str, ...]]:
-    """Metrics of the first rounds of all dialogs, of the second ones, and so on, as text."""
-    from visdial_lab.metrics import sparse_metrics, validate_predictions
-
-    ranks = validate_predictions(entries, dialogs)
-    rounds = [turn for dialog in dialogs for turn in dialog.rounds if turn.options is not None]
-    rows = []
-    for round_id in sorted({turn.round_id for turn in rounds}):
-        own = [n for n, turn in enumerate(rounds) if turn.round_id == round_id]
-        values = sparse_metrics(-ranks[own], [rounds[n].gt_index for n in own])
-        rows.append((str(round_id), str(len(own)), *(f"{value:.4f}" for value in values.values())))
-    return rows
+    if html is not None:
+        ids = list(result["dialogs"])
+        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[::-1][:4]} if verbose else {"": ids[:6]}
+        evaluation.write_page(html, prediction_file.name, truth, entries, result, chosen)
+        _say(f"wrote {html}")
 
 
 def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

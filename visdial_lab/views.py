@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RUNS = {  # every row of the table, in its order, with what it means
     "random": "all candidates in random order",
+    "position only": "options by their place in the list, which in VisDial leaks popularity",
     "answer prior": "the commonest answers first, whatever is asked",
     "question prior": "the commonest answers to questions that begin alike",
     "before": "the base model, not fine-tuned",
