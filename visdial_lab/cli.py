@@ -8,16 +8,20 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from visdial_lab import __version__
 from visdial_lab.errors import UserError
+from visdial_lab.progress import progress, say
+
+if TYPE_CHECKING:
+    from visdial_lab.config import Config
+    from visdial_lab.visdial import VisDial
 
 app = typer.Typer(
     name="visdial-lab",
@@ -39,79 +43,37 @@ ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit; what went wrong is told in one or two lines, or in full with --debug."""
-    arguments = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in arguments  # accepted anywhere in the line
+    words = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in words  # accepted anywhere in the line
     try:
-        words = [word for word in arguments if word != "--debug"]
-        code = app(words, "visdial-lab", standalone_mode=False) or 0
+        code = app([word for word in words if word != "--debug"], "visdial-lab", standalone_mode=False) or 0
         if code == 130:  # typer has caught a Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
-    except BaseException as error:
-        if debug and not isinstance(error, (SystemExit, BrokenPipeError)):
+    except BrokenPipeError:  # `| head` has read enough; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
             import traceback
 
             traceback.print_exc()
-        code = _exit_code(error, debug)
+        code, message = _verdict(error)
+        say(message if debug or code != 1 else f"{message} (--debug shows where)")
     sys.exit(code)
 
 
-def _exit_code(error: BaseException, debug: bool) -> int:
-    """Say what happened on standard error; return the exit code for it."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code for an error, and what to say about it."""
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted; what was finished before is kept")
-        return 130
+        return 130, "interrupted; what was finished before is kept"
     if isinstance(error, UserError):
-        _say(f"error: {error}")
-        return 2
+        return 2, f"error: {error}"
     if hasattr(error, "format_message"):  # the call itself: an unknown option, a missing value …
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "visdial-lab"
-        _say(f"error: {' '.join(error.format_message().split())}\nsee {where} --help")
-        return 2
-    hint = "" if debug else " (--debug shows where)"
-    _say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}{hint}")
-    return 1
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[..., None]]:
-    """Give update(done, total, note=""): a bar on a terminal, elsewhere a line when there is news."""
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.fields[note]}", markup=False),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
-        return
-    began, last = time.monotonic(), {"time": 0.0, "note": None, "done": -1}
-
-    def update(done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        news = note != last["note"] or done == total or now - last["time"] > 10
-        if news and done != last["done"]:
-            _say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
-            last.update(time=now, note=note, done=done)
-
-    yield update
+        return 2, f"error: {' '.join(error.format_message().split())}\nsee {where} --help"
+    return 1, f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 @contextlib.contextmanager
@@ -122,7 +84,21 @@ def _result_file(path: Path) -> Iterator[Callable[[Any], None]]:
     with atomic_path(path) as temporary:
         temporary.touch()
         yield lambda obj: temporary.write_text(json.dumps(obj, ensure_ascii=False) + "\n", encoding="utf-8")
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
+
+
+def _load_config(name: str, options: dict[str, Any]) -> "Config":
+    """The profile, with those options laid over it that were given."""
+    from visdial_lab.config import load_config
+
+    return load_config(name, {key: value for key, value in options.items() if value is not None})
+
+
+def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
+    """The dialogs to train on, or so many of another split."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
 
 
 def _show_version(asked: bool) -> None:
@@ -149,14 +125,10 @@ def base(
     sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
 ) -> None:
     """Turn human dialogs into training records (TRL's conversational format), one a line."""
-    from visdial_lab.config import load_config
     from visdial_lab.generation import write_records
-    from visdial_lab.visdial import VisDial
 
-    given = load_config(config)
-    dialogs = VisDial.load(given.data.root, split or given.data.train_split)[: given.data.num_train_dialogs]
-    count = sample_count if sample_count is not None else given.generation.sample_count
-    written = write_records(output_path, dialogs, count, given.generation.rounds, given.generation.seed)
+    given = _load_config(config, {"generation.sample_count": sample_count})
+    written = write_records(output_path, _load_dialogs(given, split), **given.generation.model_dump())
     print(f"{written} records in {output_path}")
 
 
@@ -164,9 +136,7 @@ def base(
 def finetune(
     config: ConfigOption = "scenes",
     model_name: Annotated[str | None, Option(help="Base model: folder or hub name.")] = None,
-    dataset_path: Annotated[
-        Path | None, Option(help="Records (.jsonl); default: all of the config's training dialogs.")
-    ] = None,
+    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: made anew.")] = None,
     output_dir: Annotated[Path | None, Option(help="Adapter folder to write.")] = None,
     batch_size: Annotated[int | None, Option(help="Dialogs a step on each device.")] = None,
     grad_accum: Annotated[int | None, Option(help="Steps added up before the weights move.")] = None,
@@ -175,11 +145,9 @@ def finetune(
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
 ) -> None:
     """Fine-tune the base model with QLoRA; writes an adapter folder."""
-    from visdial_lab.config import load_config
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
-    from visdial_lab.visdial import VisDial
 
     options = {
         "model.name": model_name,
@@ -189,16 +157,14 @@ def finetune(
         "training.num_train_epochs": epochs,
         "training.max_steps": max_steps,
     }
-    given = load_config(config, {key: value for key, value in options.items() if value is not None})
-    rows = dataset_path
-    if rows is None:
-        dialogs = VisDial.load(given.data.root, given.data.train_split)[: given.data.num_train_dialogs]
-        rows = list(records(dialogs, **given.generation.model_dump()))
-    with _progress("fine-tuning") as update:
+    given = _load_config(config, options)
+    rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
+    folder = output_dir or resolve(given.training.output_dir)
+    with progress("fine-tuning") as update:
         result = train(
             given,
             rows,
-            output_dir or resolve(given.training.output_dir),
+            folder,
             on_log=lambda step, total, loss, rate, left: update(step, total, f"loss {loss:.3f}"),
         )
     print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
@@ -256,7 +222,7 @@ def infer(
         text = reply(1, entries[0], on_text=show)
         print("" if stream else text)
         return
-    with _result_file(output_file) as write, _progress("answering") as update:
+    with _result_file(output_file) as write, progress("answering") as update:
         for number, entry in enumerate(entries):
             entry["answer"] = reply(number, entry)
             update(number + 1, len(entries))
@@ -282,7 +248,7 @@ def rank(
     chosen = list(VisDial.load(dialogs, split, image_root=image_dir)[:limit])
     with _result_file(output_file) as write:
         model, processor = load_model(model_path)
-        with _progress("ranking") as update:
+        with progress("ranking") as update:
             scores = score_dialogs(model, processor, chosen, blank_image, batch_size, progress=update)
         write(predictions(chosen, scores))
 
@@ -294,23 +260,18 @@ def evaluate(
     dense_file: Annotated[Path | None, Option(help="Dense annotations, for NDCG.")] = None,
     output_file: Annotated[Path | None, Option(help="metrics.json to write.")] = None,
     html: Annotated[Path | None, Option(help="Page to write, with plots and dialogs.")] = None,
-    compare: Annotated[
-        list[Path] | None, Option(help="Predictions of another run on the same dialogs; may be repeated.")
-    ] = None,
-    train_file: Annotated[
-        Path | None, Option(help="Training dialogs: adds the answer and question priors as baselines.")
-    ] = None,
+    compare: Annotated[list[Path] | None, Option(help="Another run's predictions (repeatable).")] = None,
+    train_file: Annotated[Path | None, Option(help="Training dialogs, for the prior baselines.")] = None,
     evalai: Annotated[
-        tuple[str, Path] | None, Option(metavar="SPLIT OUT", help="Write EvalAI's file: val or test, its path.")
+        tuple[str, Path] | None, Option(metavar="SPLIT OUT", help="Write EvalAI's file: val or test, path.")
     ] = None,
-    check: Annotated[Path | None, Option(help="A submission made elsewhere: say what is wrong.")] = None,
+    check: Annotated[Path | None, Option(help="A submission made elsewhere: what is wrong?")] = None,
     image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
-    ties: Annotated[str, Option(help="How tied scores count: expected, worst, official.")] = "expected",
     allow_partial: Annotated[bool, Option("--allow-partial", help="Rounds may be missing.")] = False,
     limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
-    verbose: Annotated[bool, Option("--verbose", help="Also in parts; best and worst dialogs.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Also by round, type, dialog.")] = False,
 ) -> None:
-    """Compute MRR, recall, mean rank and NDCG, with 95 % intervals over dialogs; check and write submissions."""
+    """Compute MRR, recall, mean rank, NDCG with 95 % intervals over dialogs; check and write submissions."""
     from visdial_lab import evaluation, submission
     from visdial_lab.files import portable, read_json, sha256, write_json
     from visdial_lab.visdial import VisDial
@@ -320,47 +281,77 @@ def evaluate(
         truth = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
     if check is not None:
         problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
+        print("\n".join(problems) or "nothing wrong was found")
         if problems:
-            raise UserError("\n".join(f"{check}: {problem}" for problem in problems))
-        print(f"{check}: nothing wrong was found")
+            raise UserError(f"submission {check} is not what the server expects, for {len(problems)} reasons")
         return
     if prediction_file is None or truth is None:
-        raise UserError("give --prediction-file and --groundtruth-file, or a submission with --check")
+        raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
     entries = read_json(prediction_file, "predictions file")
     if evalai is not None:
         count = submission.write_submission(evalai[1], entries, truth, evalai[0], allow_partial)
-        _say(f"wrote {evalai[1]}: {count:,} entries")
+        say(f"wrote {evalai[1]}: {count:,} entries")
         if truth.split == "test":
             return  # its answers are a secret of the server
     others = {str(file): read_json(file, "predictions file") for file in compare or ()}
     train = VisDial.load(train_file, "train") if train_file is not None else None
     notes = evaluation.read_truth(truth)
-    options = {"ties": ties, "allow_partial": allow_partial}
-    result = evaluation.evaluate_run(truth, entries, others, train, notes, **options)
-    for title, columns, rows in evaluation.tables(result, truth, prediction_file.name, verbose):
+    result = evaluation.evaluate_run(truth, entries, others, train, notes, allow_partial=allow_partial)
+    for title, columns, rows in _tables(result, verbose):
         _print_table(title, columns, rows)
     if output_file is not None:
         files = [prediction_file, groundtruth_file, dense_file, train_file, *(compare or ())]
         sources = {portable(file): sha256(file) for file in files if file is not None}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
-        _say(f"wrote {output_file}")
+        say(f"wrote {output_file}")
     if html is not None:
         ids = list(result["dialogs"])
-        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[::-1][:4]} if verbose else {"": ids[:6]}
+        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if verbose else {"": ids[:6]}
         evaluation.write_page(html, prediction_file.name, truth, entries, result, chosen)
-        _say(f"wrote {html}")
+        say(f"wrote {html}")
 
 
-def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _tables(result: dict[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
+    """What was evaluated as (title, columns, rows)."""
+    metrics, intervals, beside = result["metrics"], result["intervals"], result["baselines"]
+    yield (
+        f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs",
+        ("metric", "value", "95 % interval", *beside),
+        [
+            (key, value, intervals.get(key), *(other["metrics"].get(key) for other in beside.values()))
+            for key, value in metrics.items()
+        ],
+    )
+    for other, found in result["comparisons"].items():
+        rows = [(key, *entry.values()) for key, entry in found.items()]
+        yield f"compared with {other}", ("metric", "more", "95 % interval", "probability of better"), rows
+    if verbose:
+        for by, parts in result["breakdowns"].items():
+            rows = [
+                (label, part["n_rounds"], *map(part["metrics"].get, metrics)) for label, part in parts.items()
+            ]
+            yield f"by {by}", (by, "rounds", *metrics), rows
+        dialogs = [(str(image_id), mrr) for image_id, mrr in result["dialogs"].items()]
+        yield "best dialogs", ("image", "mrr"), dialogs[:5]
+        yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
+    """Print rows of text, counts, fractions, intervals, and None for what is not there."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return " to ".join(map(cell, value))
+        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     Console(highlight=False, markup=False).print(title, table)
 
 
@@ -384,10 +375,10 @@ def pipeline(
     from visdial_lab.pipeline import NotebookFailed, run_pipeline
 
     try:
-        with _progress("pipeline") as update:
+        with progress("pipeline") as update:
             report = run_pipeline(load_config(config), output, resume, skip or (), update)
     except NotebookFailed as error:  # it says itself where to look: no traceback of ours would tell more
-        _say(f"error: {error}")
+        say(f"error: {error}")
         raise typer.Exit(1) from None
     print(f"report: {report}")
 

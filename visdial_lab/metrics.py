@@ -191,18 +191,14 @@ def evaluate(
 
 
 def summarise(
-    values: Mapping[Any, np.ndarray], bootstrap_samples: int = 1000, confidence: float = 0.95, seed: int = 0
+    values: Mapping[str, np.ndarray], bootstrap_samples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Any]:
     """Means and intervals of the columns of `round_values`; the shape of the result is `evaluate`'s."""
-    names = [name for name, column in values.items() if name not in _KEYS and not np.isnan(column).all()]
-    if not names:
-        raise UserError("predictions: not one of the dialogs' rounds is in there")
-    columns = np.stack([values[name] for name in names], axis=1)
-    means = _resample(values["dialog"], columns, bootstrap_samples, seed)
-    edges = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    names, columns, means = _resample(values, bootstrap_samples, seed)
+    edges = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).T.tolist()
     return {
-        "metrics": {name: float(mean) for name, mean in zip(names, np.nanmean(columns, axis=0), strict=True)},
-        "intervals": {name: [float(low), float(high)] for name, low, high in zip(names, *edges, strict=True)},
+        "metrics": dict(zip(names, np.nanmean(columns, axis=0).tolist(), strict=True)),
+        "intervals": dict(zip(names, edges, strict=True)),
         "n_rounds": len(columns),
         "n_dense": int((~np.isnan(values["ndcg"])).sum()) if "ndcg" in values else 0,
     }
@@ -223,35 +219,36 @@ def compare(
     """
     if not all(np.array_equal(values[key], others[key]) for key in _KEYS):
         raise UserError("the two runs do not cover the same rounds; compare runs over the same dialogs")
-    gains = {name: values[name] - others[name] for name in values if name in others and name not in _KEYS}
-    gains = {name: gain for name, gain in gains.items() if not np.isnan(gain).all()}
-    columns = np.stack(list(gains.values()), axis=1)
-    means = _resample(values["dialog"], columns, bootstrap_samples, seed)
-    edges = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    found = {}
-    for n, name in enumerate(gains):
-        draws = means[~np.isnan(means[:, n]), n] * (-1 if name == "mean" else 1)
-        found[name] = {
-            "difference": float(np.nanmean(columns[:, n])),
-            "interval": [float(edges[0, n]), float(edges[1, n])],
-            "improved": float((draws > 0).mean() + (draws == 0).mean() / 2),
-        }
-    return found
+    gains = {key: values[key] for key in _KEYS}
+    gains |= {name: values[name] - others[name] for name in values if name in others and name not in _KEYS}
+    result = summarise(gains, bootstrap_samples, confidence, seed)
+    names, _, means = _resample(gains, bootstrap_samples, seed)
+    better = np.where(np.isnan(means), np.nan, np.sign(means) / 2 + 0.5)  # 1, or 0.5 for a draw, or 0
+    improved = dict(zip(names, np.nanmean(better, axis=0).tolist(), strict=True))
+    improved["mean"] = 1 - improved["mean"]
+    return {
+        name: {"difference": gain, "interval": result["intervals"][name], "improved": improved[name]}
+        for name, gain in result["metrics"].items()
+    }
 
 
-def _resample(owner: np.ndarray, columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Bootstrap means [samples, C] of columns [N, C] (NaN = no value) whose rows come in dialogs, owner [N].
+def _resample(values: Mapping[str, np.ndarray], samples: int, seed: int) -> tuple[list[str], Any, Any]:
+    """(names, columns [N, C], their bootstrap means [samples, C]) of the metrics that have values at all.
 
     A resample draws as many dialogs as there are, with replacement, that is, gives dialog i a weight w_i; its
     mean is Σ w_i·sum_i / Σ w_i·count_i. All columns use the same weights: two matrix products.
     """
-    dialogs, owner = np.unique(owner, return_inverse=True)
+    names = [name for name, column in values.items() if name not in _KEYS and not np.isnan(column).all()]
+    if not names:
+        raise UserError("predictions: not one of the dialogs' rounds is in there")
+    columns = np.stack([values[name] for name in names], axis=1)
+    dialogs, owner = np.unique(values["dialog"], return_inverse=True)
     n, there = len(dialogs), ~np.isnan(columns)
     sums = np.stack([np.bincount(owner, column, n) for column in np.where(there, columns, 0).T], axis=1)
     counts = np.stack([np.bincount(owner, column, n) for column in there.T], axis=1)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples).astype(float)
-    with np.errstate(invalid="ignore"):
-        return (weights @ sums) / (weights @ counts)  # NaN: no dialog with such a value was drawn
+    with np.errstate(invalid="ignore"):  # NaN: no dialog with such a value was drawn
+        return names, columns, (weights @ sums) / (weights @ counts)
 
 
 def breakdowns(
@@ -264,7 +261,7 @@ def breakdowns(
 
     values: of `round_values` on these dialogs. truth: {(image_id, round_id): {"kind", "needs_history"}}, as
     the embedded data has it; without it the question's first words tell its type. bootstrap: as `summarise`.
-    → {"round" | "question" | "answer" | "history": {label: {"n_rounds", "metrics", "intervals"}}}.
+    → {"round" | "question" | "answer" | "history": {label: result of `summarise`}}, common labels first.
     """
     dialogs = list(dialogs)
     labels: dict[str, list[str]] = collections.defaultdict(list)
@@ -277,23 +274,12 @@ def breakdowns(
         if truth:
             history = {True: "needed", False: "not needed"}
             labels["history"].append(history.get(known.get("needs_history"), "unknown"))
-    columns: dict[Any, np.ndarray] = {"dialog": values["dialog"]}
-    groups = {}
+    found: dict[str, dict[str, dict[str, Any]]] = collections.defaultdict(dict)
     for by, own in labels.items():
         often = [label for label, _ in collections.Counter(own).most_common()]
         for label in sorted(often, key=int) if by == "round" else often:
-            groups[by, label] = mask = np.array(own) == label
-            for name in values.keys() - set(_KEYS):
-                columns[by, label, name] = np.where(mask, values[name], np.nan)
-    result = summarise(columns, **bootstrap)
-    found: dict[str, dict[str, dict[str, Any]]] = collections.defaultdict(dict)
-    for (by, label), mask in groups.items():
-        found[by][label] = {"n_rounds": int(mask.sum())} | {
-            part: {
-                name: result[part][by, label, name] for name in values if (by, label, name) in result[part]
-            }
-            for part in ("metrics", "intervals")
-        }
+            rows = np.array(own) == label
+            found[by][label] = summarise({name: column[rows] for name, column in values.items()}, **bootstrap)
     return dict(found)
 
 

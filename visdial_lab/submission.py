@@ -112,70 +112,60 @@ def check_submission(
     """
     if not isinstance(entries, list) or not entries:
         return [f"expected a list of {_FORM}, got {shown(entries)}"]
-    problems = []
-    bad = {n: wrong for n, entry in enumerate(entries) if (wrong := _malformed(entry))}
-    lists = {
-        n: entry["ranks"] for n, entry in enumerate(entries) if n not in bad and _whole(entry.get("ranks"))
-    }
-    from_zero = bool(lists) and all(sorted(row) == list(range(len(row))) for row in lists.values())
-    if from_zero:
-        problems.append("ranks are counted from 0 (0 to 99 in every list); the best option has rank 1: add 1")
-        lists = {n: [rank + 1 for rank in row] for n, row in lists.items()}
-    usual = max(map(len, lists.values()), default=100)
+    problems, good, bad = [], [], []
+    lists = [entry["ranks"] for entry in entries if isinstance(entry, dict) and _whole(entry.get("ranks"))]
+    shift = 1 if lists and all(sorted(row) == list(range(len(row))) for row in lists) else 0
+    if shift:
+        problems.append("ranks are counted from 0; the best option has rank 1: add 1 to each")
+    usual = max(map(len, lists), default=100)
     for n, entry in enumerate(entries):
-        if n not in bad and (wrong := _no_ranks(lists.get(n, entry.get("ranks")), usual)):
-            bad[n] = wrong
-    if bad:
-        n = min(bad)
-        problems.append(f"predictions[{n}]{bad[n]}{_others(len(bad), 'entries', 'malformed')}")
-    keys = [(entry["image_id"], entry["round_id"]) for n, entry in enumerate(entries) if n not in bad]
-    rows = [lists[n] for n in range(len(entries)) if n not in bad]
-    if any(round_id == 0 for _, round_id in keys):
-        problems.append("rounds are counted from 0; round_id of a dialog's first round is 1: add 1")
-        keys = [(image_id, round_id + 1) for image_id, round_id in keys]
-    problems += _check_keys(keys, dialogs, allow_partial)
-    if rows:
-        problems += _check_direction(keys, np.array(rows), dialogs)
-    return problems
+        if wrong := _malformed(entry) or _no_ranks(entry.get("ranks"), usual, shift):
+            bad.append(f"predictions[{n}]{wrong}")
+        else:
+            good.append((entry["image_id"], entry["round_id"], [rank + shift for rank in entry["ranks"]]))
+    problems += bad[:3] + [f"{len(bad):,} entries are malformed"] * (len(bad) > 3)
+    if not good:
+        return problems
+    image_ids, round_ids, ranks = zip(*good, strict=True)
+    if 0 in round_ids:
+        problems.append("rounds are counted from 0; a dialog's first round has round_id 1: add 1 to each")
+        round_ids = [round_id + 1 for round_id in round_ids]
+    keys = list(zip(image_ids, round_ids, strict=True))
+    return [
+        *problems,
+        *_check_keys(keys, dialogs, allow_partial),
+        *_check_direction(keys, np.array(ranks), dialogs),
+    ]
 
 
 def _check_keys(keys: list[Key], dialogs: Sequence[Dialog] | None, allow_partial: bool) -> Iterator[str]:
     """Duplicate, unknown, missing entries and wrong rounds."""
-    twice = [key for key, count in collections.Counter(keys).items() if count > 1]
-    if twice:
-        yield f"{_name(twice[0])} is there more than once{_others(len(twice), 'rounds', 'given twice')}"
-    given = set(keys)
-    rounds = collections.defaultdict(set)
-    for image_id, round_id in given:
-        rounds[image_id].add(round_id)
-    if dialogs is None:  # val: ten rounds an image; test: one
-        several = any(len(own) > 1 for own in rounds.values())
-        wanted = {(image, r) for image in rounds for r in (range(1, 11) if several else rounds[image])}
-        split = "val" if several else "test"
+    given, images, unknown, early, hint = set(keys), {image_id for image_id, _ in keys}, set(), set(), ""
+    if dialogs is None:  # an image has ten rounds in val and one entry in test
+        split = "val" if len(given) > len(images) else "test"
+        wanted = {(image_id, n) for image_id in images for n in range(1, 11)} if split == "val" else given
     else:
         wanted, split = set(_wanted(dialogs)), dialogs[0].split
         every = {(dialog.image_id, turn.round_id) for dialog in dialogs for turn in dialog.rounds}
-        if unknown := sorted(rounds.keys() - {image_id for image_id, _ in every}):
-            yield f"{len(unknown)} unknown images, in none of the dialogs: {_listing(unknown)}"
-        given = {key for key in given if key[0] not in set(unknown)}
-        if early := (given & every) - wanted:
-            yield (
-                f"{_name(min(early))} is not the dialog's last{_others(len(early), 'rounds', 'too early')}: "
-                "test takes the last round only"
-            )
-        given -= early
-    if wrong := sorted(given - wanted):
-        yield f"{_name(wrong[0])} does not exist{_others(len(wrong), 'rounds', 'wrong')}"
-    if missing := sorted(wanted - given):
-        last = dialogs is not None and given and given == {(d.image_id, len(d.rounds)) for d in dialogs}
-        hint = "; only the last rounds are here, as test wants it, but val wants all" if last else ""
-        if not allow_partial:
-            yield f"{_name(missing[0])} is missing{_others(len(missing), 'rounds', 'missing')}{hint}"
-    elif len(wanted) != FULL.get(split) and not allow_partial:
-        yield (
-            f"{len(wanted):,} rounds, but the whole {split} split has {FULL.get(split, 0):,} to be ranked "
-            "(--allow-partial if that is meant)"
-        )
+        unknown = images - {image_id for image_id, _ in every}
+        early = (given & every) - wanted
+        if split != "test" and given == {(dialog.image_id, len(dialog.rounds)) for dialog in dialogs}:
+            hint = "; only last rounds are here, as test wants it, but val wants all"
+    missing = set() if allow_partial else wanted - given
+    if unknown:
+        yield f"{len(unknown):,} unknown images, in none of the dialogs: {_listing(unknown)}"
+    for says, which in (
+        ("is there more than once", {key for key, times in collections.Counter(keys).items() if times > 1}),
+        ("is not the last of its dialog; test takes no other", early),
+        ("does not exist", {key for key in given - wanted - early if key[0] not in unknown}),
+        (f"is missing{hint}", missing),
+    ):
+        if which:
+            image_id, round_id = min(which)
+            yield f"round {round_id} of image {image_id} {says} ({len(which):,} such)"
+    if not missing and not allow_partial and len(wanted) != FULL.get(split):
+        whole = FULL.get(split, 0)
+        yield f"{len(wanted):,} rounds, but {split} has {whole:,} to rank (--allow-partial if that is meant)"
 
 
 def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialog] | None) -> Iterator[str]:
@@ -186,37 +176,33 @@ def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialo
     Σ merit / rank, with merits of mean 0 and variance 1 in each round, so that chance gives about 0.
     """
     places = np.arange(ranks.shape[1])
-    turns = {(dialog.image_id, turn.round_id): turn for dialog in dialogs or () for turn in dialog.rounds}
-    known = [turns[key] for key in keys if key in turns and turns[key].options is not None]
-    if dialogs is None:
-        merit, why = np.tile(-(places % 10.0), (len(ranks), 1)), "by the order in which VisDial lists options"
-    else:
-        offered = collections.Counter(option for turn in known for option in turn.options)
-        secret = any(turn.gt_index is None for turn in known)
-        merit = np.array(
-            [[offered[o] for o in t.options] if secret else places == t.gt_index for t in known], dtype=float
+    merit, why = np.tile(-(places % 10.0), (len(ranks), 1)), "by the order in which VisDial lists options"
+    if dialogs is not None:
+        wanted = _wanted(dialogs)
+        known = [wanted[key] for key in keys if key in wanted and len(wanted[key].options) == len(places)]
+        if not known:
+            return
+        ranks = ranks[[key in wanted for key in keys]]
+        merit, why = (
+            np.array([places == turn.gt_index for turn in known], float),
+            "by the human answers' ranks",
         )
-        ranks = ranks[[n for n, key in enumerate(keys) if key in turns and turns[key].options is not None]]
-        why = "by how popular the options are" if secret else "by where the human answers land"
-    if len(merit) < 10 or ranks.shape != merit.shape:
-        return
+        if any(turn.gt_index is None for turn in known):
+            offered = collections.Counter(option for turn in known for option in turn.options)
+            merit = np.array([[offered[option] for option in turn.options] for turn in known], float)
+            why = "by the ranks of popular options"
     merit = (merit - merit.mean(axis=1, keepdims=True)) / (merit.std(axis=1, keepdims=True) + 1e-9)
-    at_the_top = {
-        name: (merit / other).sum(axis=1)
-        for name, other in {
-            "as given": ranks,
-            "an inverse permutation (a list of options, best first, instead of each option's rank)": (
-                np.argsort(ranks, axis=1) + 1
-            ),
-            "upside down (the best option has the highest number)": ranks.shape[1] + 1 - ranks,
-        }.items()
+    readings = {
+        "an inverse permutation (options from best to worst, not the rank of each option)": (
+            np.argsort(ranks, axis=1) + 1
+        ),
+        "upside down (the best option has the highest number)": len(places) + 1 - ranks,
     }
-    given = at_the_top.pop("as given")
-    name, best = max(at_the_top.items(), key=lambda item: item[1].mean())
-    gain = best - given
-    certain = gain.mean() > 6 * gain.std() / len(gain) ** 0.5
-    if certain and best.mean() > 2 * given.mean():
-        yield f"the ranks look like {name}: read that way they are far better, {why}"
+    given = (merit / ranks).sum(axis=1)
+    gains = {name: (merit / other).sum(axis=1) - given for name, other in readings.items()}
+    name, gain = max(gains.items(), key=lambda item: item[1].mean())
+    if len(gain) >= 10 and gain.mean() > max(given.mean(), 6 * gain.std() / len(gain) ** 0.5):
+        yield f"the ranks look like {name}: read that way they are far better {why}"
 
 
 def _malformed(entry: Any) -> str | None:
@@ -232,10 +218,10 @@ def _whole(ranks: Any) -> bool:
     return isinstance(ranks, list) and set(map(type, ranks)) == {int}
 
 
-def _no_ranks(ranks: Any, count: int) -> str | None:
+def _no_ranks(ranks: Any, count: int, shift: int = 0) -> str | None:
     if not _whole(ranks):
         return f".ranks: expected a list of {count} whole numbers, got {shown(ranks)}"
-    if sorted(ranks) != list(range(1, count + 1)):
+    if sorted(ranks) != list(range(1 - shift, count + 1 - shift)):
         return f".ranks is not an order of 1 to {count}: every rank exactly once"
     return None
 
@@ -244,16 +230,6 @@ def _wanted(dialogs: Iterable[Dialog]) -> dict[Key, Round]:
     return {(dialog.image_id, t.round_id): t for dialog in dialogs for t in dialog.rounds if t.options}
 
 
-def _name(key: Key) -> str:
-    return f"round {key[1]} of image {key[0]}"
-
-
-def _others(count: int, what: str, how: str) -> str:
-    return f" ({count:,} {what} {how})" if count > 1 else ""
-
-
-def _listing(ids: Iterable[Any], most: int = 8) -> str:
-    ids = sorted(ids, key=str)
-    return ", ".join(shown(i) for i in ids[:most]) + (
-        f" and {len(ids) - most} more" if len(ids) > most else ""
-    )
+def _listing(ids: Iterable[Any]) -> str:
+    first, *more = (", ".join(map(shown, part)) for part in ([*ids][:8], [*ids][8:]) if part)
+    return first + (f" and {len([*ids]) - 8} more" if more else "")
