@@ -283,7 +283,7 @@ def evaluate(
         problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
         print("\n".join(problems) or "nothing wrong was found")
         if problems:
-            raise UserError(f"submission {check} is not what the server expects, for {len(problems)} reasons")
+            raise UserError(f"{check} is not what the server expects: mend what is listed above")
         return
     if prediction_file is None or truth is None:
         raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
@@ -293,10 +293,10 @@ def evaluate(
         say(f"wrote {evalai[1]}: {count:,} entries")
         if truth.split == "test":
             return  # its answers are a secret of the server
-    others = {str(file): read_json(file, "predictions file") for file in compare or ()}
+    runs = {str(prediction_file): entries}
+    runs |= {str(file): read_json(file, "predictions file") for file in compare or ()}
     train = VisDial.load(train_file, "train") if train_file is not None else None
-    notes = evaluation.read_truth(truth)
-    result = evaluation.evaluate_run(truth, entries, others, train, notes, allow_partial=allow_partial)
+    result = evaluation.evaluate_run(truth, runs, train, evaluation.read_truth(truth), allow_partial)
     for title, columns, rows in _tables(result, verbose):
         _print_table(title, columns, rows)
     if output_file is not None:
@@ -313,24 +313,19 @@ def evaluate(
 
 def _tables(result: dict[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
-    metrics, intervals, beside = result["metrics"], result["intervals"], result["baselines"]
-    yield (
-        f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs",
-        ("metric", "value", "95 % interval", *beside),
-        [
-            (key, value, intervals.get(key), *(other["metrics"].get(key) for other in beside.values()))
-            for key, value in metrics.items()
-        ],
-    )
+    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
+    yield title, ("metric", "value", "95 % interval"), rows
+    keys = [key for key in ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg") if key in result["metrics"]]
+    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["baselines"].items()]
+    yield "what needs no model", ("baseline", *keys), rows
     for other, found in result["comparisons"].items():
         rows = [(key, *entry.values()) for key, entry in found.items()]
-        yield f"compared with {other}", ("metric", "more", "95 % interval", "probability of better"), rows
+        yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
     if verbose:
         for by, parts in result["breakdowns"].items():
-            rows = [
-                (label, part["n_rounds"], *map(part["metrics"].get, metrics)) for label, part in parts.items()
-            ]
-            yield f"by {by}", (by, "rounds", *metrics), rows
+            rows = [(name, part["n_rounds"], *map(part["metrics"].get, keys)) for name, part in parts.items()]
+            yield f"by {by}", (by, "rounds", *keys), rows
         dialogs = [(str(image_id), mrr) for image_id, mrr in result["dialogs"].items()]
         yield "best dialogs", ("image", "mrr"), dialogs[:5]
         yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
@@ -352,7 +347,8 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> Non
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(cell, row))
-    Console(highlight=False, markup=False).print(title, table)
+    print(title)
+    Console(highlight=False, markup=False).print(table)
 
 
 @app.command()

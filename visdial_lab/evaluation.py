@@ -19,39 +19,37 @@ _OPTIONS = 10  # of a round on the page, best first
 
 def evaluate_run(
     dialogs: Sequence[Dialog],
-    predictions: list,
-    others: Mapping[str, list] | None = None,
+    runs: Mapping[str, list],
     train: Sequence[Dialog] | None = None,
     truth: Mapping[tuple[int, int], Mapping[str, Any]] | None = None,
-    **options: Any,
+    allow_partial: bool = False,
 ) -> dict[str, Any]:
-    """`evaluate`, and all that puts its numbers in their place. options: ties, allow_partial.
+    """`evaluate` the first of the runs {name: predictions}, and all that puts its numbers in their place.
 
     → its result with "baselines" {name: result} (with `train` dialogs also the priors), "comparisons" {name:
-    `compare` with those predictions} of the `others`, "breakdowns" (`truth` as there), and "dialogs" {image
-    id: its MRR}, best first. Raises UserError where predictions do not fit, naming which of the others.
+    `compare` with that run} of the others, "breakdowns" (`truth` as there), "dialogs" {image id: its MRR},
+    best first. Raises UserError, naming the run, where its predictions do not fit.
     """
-    dialogs = list(dialogs)
-    values = round_values(dialogs, predictions, **options)
-    result = evaluate(dialogs, predictions, **options)
-    chosen = [dialogs[i] for i in np.unique(values["dialog"])]
+    dialogs, columns = list(dialogs), {}
+    for name, entries in runs.items():
+        try:
+            columns[name] = round_values(dialogs, entries, allow_partial=allow_partial)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    (name, values), *others = columns.items()
+    owner = values["dialog"]
     scorers = {"random": baselines.constant_scores, "position only": baselines.position_scores}
     if train is not None:
         scorers["answer prior"] = baselines.answer_prior(train)
         scorers["question prior"] = baselines.question_prior(train)
-    result["baselines"] = {name: evaluate(chosen, scorer(chosen)) for name, scorer in scorers.items()}
-    result["comparisons"] = {}
-    for name, entries in (others or {}).items():
-        try:
-            result["comparisons"][name] = compare(values, round_values(dialogs, entries, **options))
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
-    result["breakdowns"] = breakdowns(values, dialogs, truth)
-    mean = {
-        dialogs[i].image_id: float(values["mrr"][values["dialog"] == i].mean()) for i in set(values["dialog"])
+    chosen = [dialogs[i] for i in np.unique(owner)]
+    mean = {dialogs[i].image_id: float(values["mrr"][owner == i].mean()) for i in np.unique(owner)}
+    return evaluate(dialogs, runs[name], allow_partial=allow_partial) | {
+        "baselines": {name: evaluate(chosen, scorer(chosen)) for name, scorer in scorers.items()},
+        "comparisons": {name: compare(values, theirs) for name, theirs in others},
+        "breakdowns": breakdowns(values, dialogs, truth),
+        "dialogs": dict(sorted(mean.items(), key=lambda item: -item[1])),
     }
-    result["dialogs"] = dict(sorted(mean.items(), key=lambda item: -item[1]))
-    return result
 
 
 def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:

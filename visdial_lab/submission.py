@@ -176,7 +176,7 @@ def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialo
     Σ merit / rank, with merits of mean 0 and variance 1 in each round, so that chance gives about 0.
     """
     places = np.arange(ranks.shape[1])
-    merit, why = np.tile(-(places % 10.0), (len(ranks), 1)), "by the order in which VisDial lists options"
+    merit, why = np.tile(-(places % 10.0), (len(ranks), 1)), "the order in which VisDial lists options"
     if dialogs is not None:
         wanted = _wanted(dialogs)
         known = [wanted[key] for key in keys if key in wanted and len(wanted[key].options) == len(places)]
@@ -185,12 +185,12 @@ def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialo
         ranks = ranks[[key in wanted for key in keys]]
         merit, why = (
             np.array([places == turn.gt_index for turn in known], float),
-            "by the human answers' ranks",
+            "the human answers",
         )
         if any(turn.gt_index is None for turn in known):
             offered = collections.Counter(option for turn in known for option in turn.options)
             merit = np.array([[offered[option] for option in turn.options] for turn in known], float)
-            why = "by the ranks of popular options"
+            why = "how often options are offered"
     merit = (merit - merit.mean(axis=1, keepdims=True)) / (merit.std(axis=1, keepdims=True) + 1e-9)
     readings = {
         "an inverse permutation (options from best to worst, not the rank of each option)": (
@@ -202,7 +202,7 @@ def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialo
     gains = {name: (merit / other).sum(axis=1) - given for name, other in readings.items()}
     name, gain = max(gains.items(), key=lambda item: item[1].mean())
     if len(gain) >= 10 and gain.mean() > max(given.mean(), 6 * gain.std() / len(gain) ** 0.5):
-        yield f"the ranks look like {name}: read that way they are far better {why}"
+        yield f"the ranks look like {name}: read that way they are far better, judging by {why}"
 
 
 def _malformed(entry: Any) -> str | None:
