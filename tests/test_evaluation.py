@@ -104,7 +104,9 @@ def test_a_page_with_yes_or_no_and_without_relevance(run, made, judge):
     code, out, _ = run(*judge[:5], "--html", made / "page.html")
     assert code == 0 and "ndcg" not in out
     words = text_of((made / "page.html").read_text())
-    assert "NDCG of" not in words and "1 rounds that a person answered yes or no" in words
+    assert (
+        "Each dialog is a dot" not in words and "of 1 rounds that a person answered with yes or no" in words
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -150,7 +152,7 @@ def test_submissions_are_written_and_checked(run, made, judge):
         (lambda text: text[:-9], "the file ends too early"),
         (lambda text: "{}", "predictions: expected a list of {image_id, round_id, ranks}, got {}"),
         (lambda text: text.replace("1003", "77"), "predictions[6].image_id 77 is in none of the dialogs"),
-        (lambda text: text.replace("1003", "77").replace("1004", "78"), "unknown: 77, 78"),
+        (lambda text: text.replace("1003", "77").replace("1004", "78"), "(2 such: 77, 78)"),
         (lambda text: text.replace('"round_id": 3', '"round_id": 2'), "again, after predictions[1]"),
         (
             lambda text: text.replace('"ranks": [', '"ranks": [NaN, ', 1),

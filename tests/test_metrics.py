@@ -536,11 +536,11 @@ def test_bad_scores_are_named_with_their_place(tiny):
     val = VisDial.load(tiny)
     for spoil, expected in (
         (lambda s: s.pop(), "scores for 3 dialogs, expected 4"),
-        (lambda s: s[1].pop(), "image 1002 has 3 rounds, got scores for 2"),
+        (lambda s: s[1].pop(), "image 1002: scores for 2 of 3 rounds"),
         (lambda s: s[1].__setitem__(2, None), "image 1002, round 3: expected 100 scores, got null"),
         (lambda s: s[1].__setitem__(2, np.zeros(99)), "image 1002, round 3: expected 100 scores"),
-        (lambda s: s[1][2].__setitem__(40, np.nan), "image 1002, round 3, option 40: the score is NaN"),
-        (lambda s: s[1][2].__setitem__(7, np.inf), "image 1002, round 3, option 7: the score is infinite"),
+        (lambda s: s[1][2].__setitem__(40, np.nan), "image 1002, round 3, option 40: the score is nan"),
+        (lambda s: s[1][2].__setitem__(7, np.inf), "image 1002, round 3, option 7: the score is inf"),
     ):
         scores = noisy_scores(val)
         spoil(scores)

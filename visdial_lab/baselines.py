@@ -38,18 +38,14 @@ def question_prior(train: Sequence[Dialog], words: int = 2) -> Callable[[Sequenc
     for dialog in train:
         for turn in dialog.rounds:
             frequency[turn.answer] += 1
-            following[_first(words, turn.question)][turn.answer] += 1
+            following[tuple(turn.question.split()[:words])][turn.answer] += 1
     total = 1 + sum(frequency.values())
     return lambda dialogs: _score(
         dialogs,
         lambda question, option, place: (
-            following[_first(words, question)][option] + frequency[option] / total
+            following[tuple(question.split()[:words])][option] + frequency[option] / total
         ),
     )
-
-
-def _first(words: int, question: str) -> tuple[str, ...]:
-    return tuple(question.split()[:words])
 
 
 def _score(dialogs: Sequence[Dialog], value: Callable[[str, str, int], float]) -> Scores:

@@ -1,6 +1,6 @@
 """An evaluated run in full: beside baselines and other runs, in parts, and as a page that stands alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,29 @@ def write_page(
     chosen: Mapping[str, Sequence[int]],
 ) -> None:
     """Write what `evaluate_run` found as one HTML page with plots. chosen: {heading: image ids} to browse."""
-    by_id = {dialog.image_id: dialog for dialog in dialogs}
+    dialogs = list(dialogs)
+    values = round_values(dialogs, predictions, allow_partial=True)
     entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
     browser = {
-        heading: [(by_id[i], _ranked(by_id[i], entries)) for i in ids] for heading, ids in chosen.items()
+        heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
+        for heading, ids in chosen.items()
     }
-    figures = list(_figures(list(by_id.values()), entries, result))
-    page = {"title": title, "result": result, "figures": figures, "browser": browser, "version": __version__}
-    write_text(path, render("evaluation.html", **page))
+    counts = {said: dict.fromkeys(("yes", "no", "something else"), 0) for said in ("yes", "no")}
+    for dialog in dialogs:
+        for turn, entry, _ in _ranked(dialog, entries):
+            if said := polarity(turn.answer):
+                counts[said][polarity(turn.options[entry["ranks"].index(1)]) or "something else"] += 1
+    figures = {
+        "ranks": plots.rank_cdf({"this run": values["mean"]}),
+        "rounds": plots.round_curves(result["breakdowns"]["round"]),
+        "yes or no": plots.confusion(counts),
+    }
+    if "ndcg" in values:
+        dense = ~np.isnan(values["ndcg"])
+        mrr = [result["dialogs"][dialogs[i].image_id] for i in values["dialog"][dense]]
+        figures["agreement"] = plots.agreement(mrr, values["ndcg"][dense])
+    page = {"title": title, "result": result, "figures": figures, "counts": counts, "browser": browser}
+    write_text(path, render("evaluation.html", version=__version__, **page))
 
 
 def _ranked(dialog: Dialog, entries: Mapping[tuple[int, int], Mapping]) -> list[tuple[Round, Mapping, list]]:
@@ -86,42 +101,3 @@ def _ranked(dialog: Dialog, entries: Mapping[tuple[int, int], Mapping]) -> list[
             order = sorted((rank, place) for place, rank in enumerate(entry["ranks"]))
             found.append((turn, entry, [o for o in order if o[0] <= _OPTIONS or o[1] == turn.gt_index]))
     return found
-
-
-def _figures(dialogs: list[Dialog], entries: Mapping, result: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
-    """Every figure with what it shows in a sentence."""
-    values = round_values(dialogs, list(entries.values()), allow_partial=True)
-    first, ten = (f"{result['metrics'][key]:.0%}" for key in ("r@1", "r@10"))
-    yield (
-        plots.rank_cdf({"this run": values["mean"]}),
-        f"First in {first} of rounds, among ten in {ten}.",
-    )
-    rounds = result["breakdowns"]["round"]
-    ends = [
-        (place, f"{rounds[place]['metrics']['mrr']:.2f}")
-        for place in (min(rounds, key=int), max(rounds, key=int))
-    ]
-    yield (
-        plots.round_curves(rounds),
-        "MRR: " + ", ".join(f"{mrr} in round {place}" for place, mrr in ends) + ".",
-    )
-    counts = {said: {"yes": 0, "no": 0, "something else": 0} for said in ("yes", "no")}
-    for dialog in dialogs:
-        for turn in dialog.rounds:
-            said, entry = polarity(turn.answer or ""), entries.get((dialog.image_id, turn.round_id))
-            if said and entry:
-                counts[said][polarity(turn.options[entry["ranks"].index(1)]) or "something else"] += 1
-    if total := sum(sum(row.values()) for row in counts.values()):
-        right = counts["yes"]["yes"] + counts["no"]["no"]
-        yield (
-            plots.confusion(counts),
-            f"Right in {right:,} of {total:,} rounds that a person answered yes or no.",
-        )
-    dense = np.flatnonzero(~np.isnan(values.get("ndcg", np.array([np.nan]))))
-    if len(dense):
-        mrr = [result["dialogs"][dialogs[i].image_id] for i in values["dialog"][dense]]
-        apart = sum(gain >= 0.8 and own <= 0.4 for gain, own in zip(values["ndcg"][dense], mrr, strict=True))
-        yield (
-            plots.agreement(mrr, values["ndcg"][dense]),
-            f"{apart:,} of {len(dense):,} dialogs have an NDCG of 0.8 or more and an MRR of 0.4 or less.",
-        )

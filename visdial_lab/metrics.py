@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from visdial_lab.baselines import answer_prior as answer_prior  # the metrics' neighbours can be had from
-from visdial_lab.baselines import constant_scores as constant_scores  # here too: one import for a notebook
-from visdial_lab.baselines import question_prior as question_prior
+# Some of these are not used below: a notebook finds all that measures in this one module.
+from visdial_lab.baselines import answer_prior, constant_scores, question_prior  # noqa: F401
 from visdial_lab.errors import UserError, shown
 from visdial_lab.submission import validate_predictions
 from visdial_lab.text_metrics import answer_pairs, answer_type, corpus_bleu, question_type, text_values
@@ -114,12 +113,10 @@ def _settle(scores: np.ndarray, ties: str, wanted: np.ndarray) -> np.ndarray:
 
 def _finite(scores) -> np.ndarray:
     scores = np.asarray(scores, dtype=float)
-    if not np.isfinite(scores).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(scores))[0])
-        raise UserError(
-            f"scores{list(place)} is {'NaN' if np.isnan(scores[place]) else scores[place]}: "
-            "the model is broken (too high a learning rate, or fp16?)"
-        )
+    if len(bad := np.argwhere(~np.isfinite(scores))):
+        place = tuple(bad[0].tolist())
+        value = str(scores[place]).replace("nan", "NaN")
+        raise UserError(f"scores{[*place]} is {value}: too high a learning rate, or fp16?")
     return scores
 
 
@@ -142,16 +139,14 @@ def round_values(
         lacks = "human answers to compare with" if rounds else "answer options to rank"
         raise UserError(f"the dialogs have no {lacks}; evaluate on the val split")
     raw = isinstance(predictions, list) and {type(entry) for entry in predictions} in ({list}, {tuple})
-    scores = (
-        _stack(predictions, dialogs) if raw else -validate_predictions(predictions, dialogs, allow_partial)
-    )
-    given = np.flatnonzero(scores.any(axis=1) | raw)  # a round without an entry has ranks of 0
-    rounds, scores = [rounds[n] for n in given], scores[given]
-    values = {
-        "dialog": np.array([i for i, _ in rounds], dtype=int),
-        "round_id": np.array([turn.round_id for _, turn in rounds], dtype=int),
-        **sparse_values(scores, np.array([turn.gt_index for _, turn in rounds], dtype=int), ties),
-    }
+    if raw:
+        scores = _stack(predictions, dialogs)
+    else:
+        scores = -validate_predictions(predictions, dialogs, allow_partial)
+        there = scores.any(axis=1)  # a round without an entry has ranks of 0
+        rounds, scores = [pair for pair, given in zip(rounds, there, strict=True) if given], scores[there]
+    keys = np.array([(i, turn.round_id, turn.gt_index) for i, turn in rounds], dtype=int).reshape(-1, 3)
+    values = {"dialog": keys[:, 0], "round_id": keys[:, 1], **sparse_values(scores, keys[:, 2], ties)}
     dense = [n for n, (_, turn) in enumerate(rounds) if turn.relevance is not None]
     if dense:
         values["ndcg"] = np.full(len(rounds), np.nan)
@@ -194,8 +189,7 @@ def summarise(
     values: Mapping[str, np.ndarray], bootstrap_samples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Any]:
     """Means and intervals of the columns of `round_values`; the shape of the result is `evaluate`'s."""
-    names, columns, means = _resample(values, bootstrap_samples, seed)
-    edges = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).T.tolist()
+    names, columns, _, edges = _resample(values, bootstrap_samples, confidence, seed)
     return {
         "metrics": dict(zip(names, np.nanmean(columns, axis=0).tolist(), strict=True)),
         "intervals": dict(zip(names, edges, strict=True)),
@@ -205,35 +199,33 @@ def summarise(
 
 
 def compare(
-    values: Mapping[str, np.ndarray],
-    others: Mapping[str, np.ndarray],
-    bootstrap_samples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    values: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], **bootstrap: Any
 ) -> dict[str, dict[str, Any]]:
     """Two runs over the same rounds (`round_values` of each): what the first has more of each metric.
 
     → {metric: {"difference", "interval": [low, high], "improved": share of the resamples in which the first
     is better, that is, above, or for "mean" below}}. Paired: both runs see the same resampled dialogs, so
-    that what makes a dialog hard for both cancels out. Raises UserError when the rounds are not the same.
+    that what makes a dialog hard for both cancels out. bootstrap: as `summarise`.
+    Raises UserError when the rounds are not the same.
     """
     if not all(np.array_equal(values[key], others[key]) for key in _KEYS):
         raise UserError("the two runs do not cover the same rounds; compare runs over the same dialogs")
     gains = {key: values[key] for key in _KEYS}
     gains |= {name: values[name] - others[name] for name in values if name in others and name not in _KEYS}
-    result = summarise(gains, bootstrap_samples, confidence, seed)
-    names, _, means = _resample(gains, bootstrap_samples, seed)
-    better = np.where(np.isnan(means), np.nan, np.sign(means) / 2 + 0.5)  # 1, or 0.5 for a draw, or 0
-    improved = dict(zip(names, np.nanmean(better, axis=0).tolist(), strict=True))
-    improved["mean"] = 1 - improved["mean"]
-    return {
-        name: {"difference": gain, "interval": result["intervals"][name], "improved": improved[name]}
-        for name, gain in result["metrics"].items()
-    }
+    names, columns, means, edges = _resample(gains, **bootstrap)
+    found = {}
+    for n, name in enumerate(names):
+        better = means[~np.isnan(means[:, n]), n] * (-1 if name == "mean" else 1)
+        improved = float((np.sign(better) / 2 + 0.5).mean())  # a draw counts half
+        difference = float(np.nanmean(columns[:, n]))
+        found[name] = {"difference": difference, "interval": edges[n], "improved": improved}
+    return found
 
 
-def _resample(values: Mapping[str, np.ndarray], samples: int, seed: int) -> tuple[list[str], Any, Any]:
-    """(names, columns [N, C], their bootstrap means [samples, C]) of the metrics that have values at all.
+def _resample(
+    values: Mapping[str, np.ndarray], bootstrap_samples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[list[str], np.ndarray, np.ndarray, list[list[float]]]:
+    """(names, columns [N, C], bootstrap means [samples, C], intervals [C]) of the metrics that have values.
 
     A resample draws as many dialogs as there are, with replacement, that is, gives dialog i a weight w_i; its
     mean is Σ w_i·sum_i / Σ w_i·count_i. All columns use the same weights: two matrix products.
@@ -246,9 +238,11 @@ def _resample(values: Mapping[str, np.ndarray], samples: int, seed: int) -> tupl
     n, there = len(dialogs), ~np.isnan(columns)
     sums = np.stack([np.bincount(owner, column, n) for column in np.where(there, columns, 0).T], axis=1)
     counts = np.stack([np.bincount(owner, column, n) for column in there.T], axis=1)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples).astype(float)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), bootstrap_samples).astype(float)
     with np.errstate(invalid="ignore"):  # NaN: no dialog with such a value was drawn
-        return names, columns, (weights @ sums) / (weights @ counts)
+        means = (weights @ sums) / (weights @ counts)
+    edges = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return names, columns, means, edges.T.tolist()
 
 
 def breakdowns(
@@ -290,9 +284,7 @@ def _stack(scores: list, dialogs: Sequence[Dialog]) -> np.ndarray:
     rows = []
     for dialog, own in zip(dialogs, scores, strict=True):
         if len(own) != len(dialog.rounds):
-            raise UserError(
-                f"image {dialog.image_id} has {len(dialog.rounds)} rounds, got scores for {len(own)}"
-            )
+            raise UserError(f"image {dialog.image_id}: scores for {len(own)} of {len(dialog.rounds)} rounds")
         for turn, row in zip(dialog.rounds, own, strict=True):
             if turn.options is None:
                 continue
@@ -300,7 +292,6 @@ def _stack(scores: list, dialogs: Sequence[Dialog]) -> np.ndarray:
             if np.shape(row) != (len(turn.options),):
                 raise UserError(f"{place}: expected {len(turn.options)} scores, got {shown(row)}")
             if (bad := ~np.isfinite(row)).any():
-                wrong = "NaN" if np.isnan(row[bad.argmax()]) else "infinite"
-                raise UserError(f"{place}, option {bad.argmax()}: the score is {wrong}")
+                raise UserError(f"{place}, option {bad.argmax()}: the score is {row[bad.argmax()]}")
             rows.append(row)
     return np.array(rows, dtype=float)

@@ -223,7 +223,7 @@ def rank_cdf(ranks: Mapping[str, np.ndarray]) -> "Figure":
     axes.set_xticks([1, 5, 10, 50, 100], ["1", "5", "10", "50", "100"])
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(color=GRID, lw=0.8)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

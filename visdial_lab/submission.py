@@ -33,11 +33,9 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
             raise UserError(f"{place}{wrong}")
         image_id, round_id = key = entry["image_id"], entry["round_id"]
         if image_id not in images:
-            rest = {e.get("image_id") for e in predictions[n:] if isinstance(e, dict)} - images
-            listed = f"; unknown: {_listing(rest)}" if len(rest) > 1 else ""
-            raise UserError(
-                f"{place}.image_id {shown(image_id)} is in none of the dialogs; another split's?{listed}"
-            )
+            rest = {other["image_id"] for other in predictions[n:] if not _malformed(other)} - images
+            listed = f" ({len(rest)} such: {_listing(rest)})" if len(rest) > 1 else ""
+            raise UserError(f"{place}.image_id {shown(image_id)} is in none of the dialogs{listed}")
         if key not in rounds:
             raise UserError(
                 f"{place}.round_id: image {image_id} has no round {shown(round_id)}; the first is 1"
