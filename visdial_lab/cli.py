@@ -136,7 +136,7 @@ def base(
 def finetune(
     config: ConfigOption = "scenes",
     model_name: Annotated[str | None, Option(help="Base model: folder or hub name.")] = None,
-    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: made anew.")] = None,
+    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: from all dialogs.")] = None,
     output_dir: Annotated[Path | None, Option(help="Adapter folder to write.")] = None,
     batch_size: Annotated[int | None, Option(help="Dialogs a step on each device.")] = None,
     grad_accum: Annotated[int | None, Option(help="Steps added up before the weights move.")] = None,
@@ -162,10 +162,7 @@ def finetune(
     folder = output_dir or resolve(given.training.output_dir)
     with progress("fine-tuning") as update:
         result = train(
-            given,
-            rows,
-            folder,
-            on_log=lambda step, total, loss, rate, left: update(step, total, f"loss {loss:.3f}"),
+            given, rows, folder, on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}")
         )
     print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
 
@@ -355,14 +352,12 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> Non
 def pipeline(
     config: ConfigOption = "scenes",
     output: Annotated[Path | None, Option(help="Run folder; default: the config's.")] = None,
-    resume: Annotated[
-        bool, Option("--resume/--no-resume", help="Go on where a run stopped, or begin anew.")
-    ] = True,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="Go on where it stopped, or anew.")] = True,
     skip: Annotated[
         list[str] | None,
         Option(
-            help="Leave a step out and use what is there: exploration, generation, training, "
-            "inference, evaluation. May be given several times."
+            help="Leave a step out and use what is there: exploration, generation, training, inference "
+            "or evaluation. May be given several times."
         ),
     ] = None,
 ) -> None:

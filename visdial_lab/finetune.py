@@ -141,7 +141,6 @@ def _trainer(
     config: Config, model: Any, processor: Any, rows: list, val_rows: list, folder: Path, on_log: OnLog | None
 ) -> Any:
     """TRL's SFTTrainer around our collator; nothing of it is written to disk."""
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, set_seed
@@ -183,7 +182,7 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:  # TRL makes them bfloat16, too coarse for small steps and slow on CPUs
-            parameter.data = parameter.data.to(torch.float32)
+            parameter.data = parameter.data.float()
     return trainer
 
 
@@ -197,8 +196,7 @@ def _look_once(model: Any, pictures: int) -> None:
     look, remembered = model.model.get_image_features, {}
 
     def look_once(pixel_values: Any, **options: Any) -> Any:
-        keys = [picture.float().cpu().numpy().tobytes() for picture in pixel_values]
-        keys = [hashlib.sha256(key).digest() for key in keys]
+        keys = [hashlib.sha256(picture.float().cpu().numpy()).digest() for picture in pixel_values]
         fresh = [place for place, key in enumerate(keys) if key not in remembered]
         if fresh:
             with torch.no_grad():

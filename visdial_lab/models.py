@@ -1,6 +1,5 @@
 """Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,11 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
     silence()
     folder = _locate(config.model.name)
     if _is_adapter(folder):
-        raise UserError(
-            f"model.name is {config.model.name}, an adapter; fine-tuning starts from a base model"
-        )
+        raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
     model = _load_base(folder, config.model.load_in_4bit, pick_device())
+    for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model, _load_processor(folder, model.config.model_type)
 
 
@@ -114,12 +114,12 @@ def _locate(path_or_name: str | Path) -> Path | str:
 def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
     import transformers
 
-    if isinstance(folder, Path):
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no model: config.json is missing")
+    if not isinstance(folder, Path):
+        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+    elif (folder / "config.json").is_file():
         kind = _entry(folder / "config.json", "model_type")
     else:
-        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+        raise UserError(f"{folder} holds no model: config.json is missing")
     if kind not in _FAMILIES:
         raise UserError(
             f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
@@ -178,7 +178,7 @@ def _guarded(folder: Path | str, load: Any, *arguments: Any, **options: Any) -> 
 
     try:
         return load(*arguments, **options)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot load a model from {folder}: {reason}") from error
     except RuntimeError as error:  # shapes that do not fit; running out of memory is another matter
