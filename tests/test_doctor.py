@@ -1,6 +1,8 @@
 """The doctor tells gaps and what to do about each."""
 
+import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,10 +43,19 @@ def test_the_package_itself_missing(monkeypatch):
 
 def test_small_machines(needs, monkeypatch):
     needs()
-    monkeypatch.setattr(doctor, "_memory", lambda: 2.0)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("", (), {"free": 5e8}))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2e9))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=5e8))
     checks = found(doctor.check_machine())
     assert checks["memory"][:2] == (False, "2 GB") and checks["disk"][0] is False
+
+
+def test_libraries_that_are_missing_stop_nothing(needs, monkeypatch):
+    needs("torch>=2")
+    for name in ("torch", "psutil", "jupyter_client.kernelspec"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    checks = found(doctor.check_machine())
+    assert checks["gpu"][0] is None and "memory" not in checks
+    assert "no Jupyter kernel python3: pip install ipykernel" in checks["profile scenes"][2]
 
 
 def test_the_command_prints_every_check_and_its_code_says_whether_the_course_runs(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from stub_course import BODIES, make_course, stub_config, write_notebook
 
+from visdial_lab import pipeline
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.pipeline import STEPS, NotebookFailed, run_pipeline
@@ -158,7 +159,7 @@ def test_beginning_anew_removes_what_is_ours_and_nothing_else(course):
     run_pipeline(other, course / "run", resume=False, skip=only_generation)
     assert load_config(course / "run" / "config.yaml") == other
     left = {path.name for path in (course / "run").iterdir() if path.name != ".lock"}
-    made = {"config.yaml", "manifest_02.json", "notebooks", "pipeline.json", "records.jsonl"}
+    made = {"config.yaml", "manifest_02.json", "notebooks", "records.jsonl"}
     assert left == made | {"my notes.txt"}
 
 
@@ -187,6 +188,34 @@ def test_a_cell_that_takes_too_long(course):
     write_notebook(course / "notebooks", "01_data_exploration", "time.sleep(60)")
     with pytest.raises(NotebookFailed, match=r"01_data_exploration, cell 5: CellTimeoutError"):
         run_pipeline(config, course / "run")
+
+
+def test_a_long_cell_is_heard_of_with_what_it_printed_last(course, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "_SILENCE", 0.2)
+    body = "print('earlier')\nprint('40 of 150 dialogs', flush=True)\ntime.sleep(1)\nread = wrote = []"
+    write_notebook(course / "notebooks", "01_data_exploration", body)
+    steps, skip = [], [step for step in STEPS if step != "exploration"]
+    run_pipeline(stub_config(course), course / "run", skip=skip, progress=lambda *step: steps.append(step))
+    heard = [step for step in steps if step[2] == "01_data_exploration: 40 of 150 dialogs"]
+    assert len(heard) >= 2 and {step[:2] for step in heard} == {(4, 6)}
+    assert steps[-1] == (6, 6, "01_data_exploration"), "and no word after the end"
+
+
+def test_the_log_repeats_itself_when_there_is_no_other_news(monkeypatch, capsys):
+    from visdial_lab import cli
+
+    clock = iter([0.0, 100.0, 101.0, 102.0, 131.0])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    with cli._progress("pipeline") as update:
+        update(3, 9, "04_inference")
+        update(3, 9, "04_inference")  # too soon
+        update(3, 9, "04_inference: 40 of 150 dialogs")
+        update(3, 9, "04_inference: 40 of 150 dialogs")  # half a minute later
+    assert capsys.readouterr().err.splitlines() == [
+        "pipeline: 3 of 9, 100 s, 04_inference",
+        "pipeline: 3 of 9, 102 s, 04_inference: 40 of 150 dialogs",
+        "pipeline: 3 of 9, 131 s, 04_inference: 40 of 150 dialogs",
+    ]
 
 
 def test_an_unknown_kernel(course):

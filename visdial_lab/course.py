@@ -2,11 +2,17 @@
 
 import hashlib
 import json
+import platform
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from visdial_lab import __version__
 from visdial_lab.config import Config, config_to_yaml, load_config
 from visdial_lab.errors import UserError, shown
 from visdial_lab.files import (
@@ -19,9 +25,6 @@ from visdial_lab.files import (
     write_json,
     write_text,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def setup(profile: str = "scenes", output: str | Path | None = None, **overrides: Any) -> tuple[Config, Path]:
@@ -47,35 +50,27 @@ def setup(profile: str = "scenes", output: str | Path | None = None, **overrides
 
 def _show_figures() -> None:
     """In Jupyter: a figure is shown as a picture, even when pyplot was never asked for."""
-    import sys
-
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         shell.run_line_magic("matplotlib", "inline")
 
 
 def _report(config: Config, run: Path) -> str:
-    import platform
-    from importlib.metadata import version
-
     import torch
-
-    import visdial_lab
 
     packages = " · ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     bits = " in 4 bits" if config.model.load_in_4bit else ""
     return (
-        f"VisDial Lab {visdial_lab.__version__} · Python {platform.python_version()} · {packages}\n"
+        f"VisDial Lab {__version__} · Python {platform.python_version()} · {packages}\n"
         f"profile {config.name}: {config.model.name}{bits} on {device}, dialogs from {config.data.root}\n"
         f"results go to {portable(run)}"
     )
 
 
 def story(dialogs: Sequence, image_id: int) -> Any:
-    """The dialog that the notebooks follow: the one about `image_id`, or the first where that is not there.
+    """The dialog that the notebooks follow: the one about `image_id`, or the first, as in data without it.
 
-    Other data sets have other images, and the story goes on all the same. Raises UserError for an `image_id`
-    that is not a whole number.
+    Raises UserError for an `image_id` that is not a whole number.
     """
     if type(image_id) is not int:
         raise UserError(f"IMAGE_ID should be a whole number, is {shown(image_id)}")
@@ -101,25 +96,31 @@ def manifest(
     """
     if not re.fullmatch(r"\d\d_\w+", notebook):
         raise UserError(f"notebook should be a name such as 03_qlora_finetuning, is {shown(notebook)}")
-    entry = {
-        "notebook": notebook,
-        "config_sha256": sha256(run / "config.yaml"),
-        "read": _fingerprints(run, read),
-        "wrote": _fingerprints(run, wrote),
-    }
+    entry = _manifest(run, notebook, read, wrote)
     write_json(run / f"manifest_{notebook[:2]}.json", entry)
     return entry
 
 
-def _fingerprints(run: Path, paths: Iterable[str | Path]) -> dict[str, str]:
-    found = {}
-    for name in paths:
-        path = run / name if (run / name).exists() else resolve(name)
-        if not path.exists():
-            raise UserError(f"manifest: {name} is neither in {portable(run)} nor in the course folder")
-        inside = path.is_relative_to(run)
-        found[path.relative_to(run).as_posix() if inside else portable(path)] = sha256(path)
-    return found
+def _manifest(run: Path, notebook: str, *lists: Iterable[str | Path]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"notebook": notebook, "config_sha256": sha256(run / "config.yaml")}
+    for kind, names in zip(("read", "wrote"), lists, strict=True):
+        entry[kind] = {}
+        for name in names:
+            path = run / name if (run / name).exists() else resolve(name)
+            if not path.exists():
+                raise UserError(f"manifest: {name} is neither in {portable(run)} nor in the course folder")
+            inside = path.is_relative_to(run)
+            entry[kind][path.relative_to(run).as_posix() if inside else portable(path)] = sha256(path)
+    return entry
+
+
+def manifest_holds(run: Path, notebook: str) -> bool:
+    """Whether the notebook has written its manifest, and all that it read and wrote is still as it was."""
+    try:
+        noted = read_json(run / f"manifest_{notebook[:2]}.json")
+        return noted == _manifest(run, notebook, noted["read"], noted["wrote"])
+    except UserError:  # no manifest, or a file of it is gone
+        return False
 
 
 def model_fingerprint(folder_or_name: str | Path) -> str:
@@ -135,57 +136,46 @@ def fingerprint(*parts: Any) -> str:
 
 def trained_already(run: Path, config: Config) -> bool:
     """Whether run/adapter comes from exactly these records, this base model and these training settings."""
-    lab, records = run / "adapter" / "lab.json", run / "records.jsonl"
-    if not (lab.is_file() and records.is_file() and (run / "history.json").is_file()):
+    lab, records, history = run / "adapter" / "lab.json", run / "records.jsonl", run / "history.json"
+    if not (lab.is_file() and records.is_file() and history.is_file()):
         return False
-    notes, now = read_json(lab, "adapter's notes"), config.model_dump()
-    if any(notes["config"][section] != now[section] for section in ("model", "peft", "training")):
-        return False
-    base = resolve(config.model.name)
-    return notes["records"]["sha256"] == sha256(records) and (
-        notes["base_model_sha256"] == (sha256(base) if base.is_dir() else None)
+    notes, now, base = read_json(lab, "adapter's notes"), config.model_dump(), config.model.name
+    return (
+        all(notes["config"][section] == now[section] for section in ("model", "peft", "training"))
+        and notes["records"]["sha256"] == sha256(records)
+        and (notes["base_model_sha256"] or base) == model_fingerprint(base)
     )
 
 
 def save_scores(run: Path, name: str, dialogs: Sequence, scores: list, made_from: str) -> Path:
-    """Write run/scores_{name}.npz: image_id [N], round_id [N], scores [N, options], and what made them.
+    """Write run/scores_{name}.npz: for each image id, scores [rounds with options, options].
 
-    A row for each round with options; `made_from` is a `fingerprint` of everything the scores depend on.
+    made_from: a `fingerprint` of everything that the scores depend on; it is kept beside them.
     """
-    import numpy as np
-
-    rows = [
-        (dialog.image_id, turn.round_id, row)
+    tables = {
+        str(dialog.image_id): [row for row in by_round if row is not None]
         for dialog, by_round in zip(dialogs, scores, strict=True)
-        for turn, row in zip(dialog.rounds, by_round, strict=True)
-        if row is not None
-    ]
-    image_ids, round_ids, table = zip(*rows, strict=True)
+    }
     with atomic_path(run / f"scores_{name}.npz") as temporary:
-        np.savez_compressed(
-            temporary, image_id=image_ids, round_id=round_ids, scores=np.stack(table), made_from=made_from
-        )
+        np.savez_compressed(temporary, made_from=made_from, **tables)
     return run / f"scores_{name}.npz"
 
 
-def load_scores(
-    run: Path, name: str, dialogs: Sequence, made_from: str | None = None
-) -> "list[list[np.ndarray | None]] | None":
+def load_scores(run: Path, name: str, dialogs: Sequence, made_from: str) -> list[list] | None:
     """What `save_scores` wrote, as `score_dialogs` returns it; None if it is not there or made otherwise."""
-    import zipfile
-    import zlib
-
-    import numpy as np
-
     path = run / f"scores_{name}.npz"
     if not path.is_file():
         return None
     try:
         with np.load(path) as saved:
-            if made_from is not None and str(saved["made_from"]) != made_from:
+            if str(saved["made_from"]) != made_from:
                 return None
-            keys = zip(saved["image_id"].tolist(), saved["round_id"].tolist(), strict=True)
-            table = dict(zip(keys, saved["scores"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            tables = [iter(saved[str(dialog.image_id)]) for dialog in dialogs]
+    except KeyError:  # other dialogs
+        return None
+    except Exception as error:  # numpy, zipfile and zlib have a dozen types for a damaged file
         raise UserError(f"cannot read scores {path}: {error}; delete it and run notebook 04 again") from None
-    return [[table.get((dialog.image_id, turn.round_id)) for turn in dialog.rounds] for dialog in dialogs]
+    return [
+        [next(rows) if turn.options is not None else None for turn in dialog.rounds]
+        for dialog, rows in zip(dialogs, tables, strict=True)
+    ]

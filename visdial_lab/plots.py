@@ -15,18 +15,20 @@ from visdial_lab.visdial import Dialog
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT, GRID, ACCENT = "#2b303a", "#9aa3b2", "#e6e9ee", "#2f6fde"
-RUN_COLORS = {  # the same run has the same colour in every figure and table
-    "before": "#8d99ae",
-    "after": ACCENT,
-    "blind": "#e08e45",
-    "this run": ACCENT,
-    "random": "#d5d9e0",
-    "position only": "#ccd1da",
-    "answer prior": "#c3c9d4",
-    "question prior": "#b0b8c6",
-    "oracle": "#3a9d6e",
+INK, FAINT, GRID = "#2b303a", "#9aa3b2", "#e6e9ee"
+ACCENT, ORANGE, GREEN = "#2f6fde", "#e08e45", "#3a9d6e"
+RUNS = {  # each run in the order of tables: its colour in every figure and table, and what it means
+    "random": ("#d5d9e0", "all candidates in random order"),
+    "position only": ("#ccd1da", "by place in the list, which in VisDial leaks popularity"),
+    "answer prior": ("#c3c9d4", "the commonest answers first, whatever is asked"),
+    "question prior": ("#b0b8c6", "the commonest answers to questions that begin alike"),
+    "before": ("#8d99ae", "the base model, not fine-tuned"),
+    "blind": (ORANGE, "fine-tuned, but shown a gray picture"),
+    "after": (ACCENT, "fine-tuned with QLoRA"),
+    "this run": (ACCENT, ""),
+    "oracle": (GREEN, "knows what is in the scene, not which wording this person chose"),
 }
+OTHER_RUN = (FAINT, "")
 METRICS = {"mrr": "MRR", "ndcg": "NDCG", "r@1": "R@1", "r@5": "R@5", "r@10": "R@10", "mean": "mean rank"}
 
 
@@ -84,7 +86,7 @@ def lengths(dialogs: Iterable[Dialog]) -> "Figure":
     titles = [f"{name}: {np.mean(values):.1f} on average" for name, values in words.items()]
     figure, panels = _axes(8.4, 2.4, *titles, sharex=True)
     edges = np.arange(0.5, max(map(max, words.values())) + 1)
-    for axes, values, color in zip(panels, words.values(), (FAINT, ACCENT, "#3a9d6e"), strict=True):
+    for axes, values, color in zip(panels, words.values(), (FAINT, ACCENT, GREEN), strict=True):
         axes.hist(values, bins=edges, weights=np.full(len(values), 1 / len(values)), color=color, rwidth=0.86)
         axes.set(xlabel="words")
         axes.yaxis.set_major_formatter("{x:.0%}")
@@ -114,7 +116,7 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     Each row has "step" and "loss" or "eval_loss": mean of -log p a supervised token, in nats.
     """
     figure, (axes,) = _axes(6.8, 3.0, "")
-    kinds = ("loss", "training", "o-", ACCENT), ("eval_loss", "validation", "s--", "#e08e45")
+    kinds = ("loss", "training", "o-", ACCENT), ("eval_loss", "validation", "s--", ORANGE)
     for key, label, style, color in kinds:
         if points := [(row["step"], row[key]) for row in history if key in row]:
             axes.plot(*zip(*points, strict=True), style, color=color, lw=2, ms=4, label=label)
@@ -131,7 +133,7 @@ def metric_bars(runs: Mapping[str, Mapping[str, Any]]) -> "Figure":
     runs: {name: {"metrics": {key: value}, "intervals": {key: [low, high]}}}; what is missing is left out.
     """
     names = [name for name in runs if name != "oracle"]
-    colors = [RUN_COLORS.get(name, FAINT) for name in names]
+    colors = [RUNS.get(name, OTHER_RUN)[0] for name in names]
     figure, panels = _axes(8.4, 0.9 + 0.36 * len(names), "MRR", "NDCG", sharey=True)
     for axes, key in zip(panels, ("mrr", "ndcg"), strict=True):
         values = np.array([runs[name]["metrics"].get(key, np.nan) for name in names])
@@ -141,9 +143,9 @@ def metric_bars(runs: Mapping[str, Mapping[str, Any]]) -> "Figure":
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the oracle's line
         axes.bar_label(bars, fmt="%.3f", padding=4, fontsize=8.5, color=INK, bbox=ground)
         if oracle := runs.get("oracle", {}).get("metrics", {}).get(key):
-            green, above = RUN_COLORS["oracle"], axes.get_xaxis_transform()
-            axes.axvline(oracle, color=green, lw=1.6, ls="--")
-            axes.text(oracle, 1.02, f"oracle {oracle:.3f}", color=green, transform=above, ha="center")
+            above = axes.get_xaxis_transform()
+            axes.axvline(oracle, color=GREEN, lw=1.6, ls="--")
+            axes.text(oracle, 1.02, f"oracle {oracle:.3f}", color=GREEN, transform=above, ha="center")
         axes.set(xlim=(0, 1.1))
     panels[0].invert_yaxis()
     return figure
@@ -161,7 +163,7 @@ def rank_histogram(ranks: Mapping[str, Sequence[int]]) -> "Figure":
     for place, (name, values) in enumerate(ranks.items()):
         share = np.histogram(values, bins=edges)[0] / len(values)
         left = np.arange(len(names)) + (place - (len(ranks) - 1) / 2) * width
-        axes.bar(left, share, width=width * 0.94, label=name, color=RUN_COLORS.get(name, FAINT))
+        axes.bar(left, share, width=width * 0.94, label=name, color=RUNS.get(name, OTHER_RUN)[0])
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel="rank of the human answer", ylabel="share of rounds")
     axes.yaxis.set_major_formatter("{x:.0%}")
@@ -217,7 +219,7 @@ def rank_cdf(ranks: Mapping[str, np.ndarray]) -> "Figure":
     axes.plot(places, places / 100, color=FAINT, lw=1.5, ls="--", label="random")
     for name, values in ranks.items():
         share = np.searchsorted(np.sort(values), places, side="right") / len(values)
-        axes.plot(places, share, lw=2, color=RUN_COLORS.get(name, ACCENT), label=name)
+        axes.plot(places, share, lw=2, color=RUNS.get(name, OTHER_RUN)[0], label=name)
     axes.set(xscale="log", xlabel="k", ylim=(0, 1.02))
     axes.minorticks_off()
     axes.set_xticks([1, 5, 10, 50, 100], ["1", "5", "10", "50", "100"])
@@ -240,7 +242,7 @@ def round_curves(rounds: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """MRR and R@1 along the dialog, with intervals. rounds: {"1": {"metrics", "intervals"}, "2": …}."""
     figure, (axes,) = _axes(4.7, 3.0, "round by round")
     places = [int(place) for place in rounds]
-    for key, color in (("mrr", ACCENT), ("r@1", "#e08e45")):
+    for key, color in (("mrr", ACCENT), ("r@1", ORANGE)):
         low, high = zip(*(part["intervals"][key] for part in rounds.values()), strict=True)
         axes.fill_between(places, low, high, color=color, alpha=0.18, lw=0)
         values = [part["metrics"][key] for part in rounds.values()]

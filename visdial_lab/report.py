@@ -86,7 +86,7 @@ def _duration(seconds: float) -> str:
 def _gains(runs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What before, after and the oracle reached in MRR and NDCG, where before and after have it.
 
-    "closed": how much of the way from before to the oracle was gone (1 = all of it; None without an oracle);
+    "closed": how much of the way from before to the oracle was gone, 1 = all of it, None without an oracle;
     "apart": whether the whole interval of after lies above that of before.
     """
     gains = []
@@ -96,7 +96,9 @@ def _gains(runs: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         if before is None or after is None:
             continue
-        closed = (after - before) / (oracle - before) if oracle is not None and oracle > before else None
+        closed = None
+        if oracle is not None and oracle > before:
+            closed = max(0.0, (after - before) / (oracle - before))
         ends = [runs[name].get("intervals", {}).get(key) for name in ("before", "after")]
         apart = None not in ends and ends[1][0] > ends[0][1]
         values = {"before": before, "after": after, "oracle": oracle}

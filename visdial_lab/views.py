@@ -13,22 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from visdial_lab.metrics import exact_match
-from visdial_lab.plots import METRICS, RUN_COLORS
+from visdial_lab.plots import METRICS, OTHER_RUN, RUNS
 from visdial_lab.visdial import Dialog, thumbnail_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-RUNS = {  # every row of the table, in its order, with what it means
-    "random": "all candidates in random order",
-    "position only": "options by their place in the list, which in VisDial leaks popularity",
-    "answer prior": "the commonest answers first, whatever is asked",
-    "question prior": "the commonest answers to questions that begin alike",
-    "before": "the base model, not fine-tuned",
-    "blind": "fine-tuned, but shown a gray picture",
-    "after": "fine-tuned with QLoRA",
-    "oracle": "knows what is in the scene, not which wording this person chose",
-}
 
 
 def metric_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -80,7 +69,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(METRICS=METRICS, RUNS=RUNS, RUN_COLORS=RUN_COLORS, exact_match=exact_match)
+    environment.globals.update(METRICS=METRICS, RUNS=RUNS, OTHER_RUN=OTHER_RUN, exact_match=exact_match)
     for view in (metric_table, dialog_card, figure_html, thumbnail_html):  # they have escaped what they show
         environment.filters[view.__name__] = lambda *values, view=view: Markup(view(*values))
     return environment
