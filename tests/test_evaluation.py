@@ -52,7 +52,7 @@ def test_tables_and_metrics_file(run, made, judge):
     assert "12 rounds of 4 dialogs" in out and "random" in out and "position only" in out
     assert f"compared with {made / 'poor.json'}" in out and "by round" not in out
     assert saved["comparisons"][str(made / "poor.json")]["mrr"]["improved"] > 0.9
-    assert len(saved["computed_from"]["files"]) == 4 and "answer prior" not in saved["baselines"]
+    assert len(saved["computed_from"]["files"]) == 4 and "answer prior" not in saved["beside"]
 
 
 def test_verbose_adds_parts_and_dialogs_and_a_train_file_the_priors(run, made, judge):
@@ -195,7 +195,8 @@ def test_everything_about_a_run(made):
     val = VisDial.load(made)
     good, poor = (json.loads((made / f"{name}.json").read_text()) for name in ("good", "poor"))
     result = evaluate_run(val, {"good": good, "poor": poor}, VisDial.load(made, "train"))
-    assert list(result["baselines"]) == ["random", "position only", "answer prior", "question prior"]
+    assert list(result["beside"]) == ["random", "position only", "answer prior", "question prior", "poor"]
+    assert result["beside"]["poor"]["metrics"] == evaluate(val, poor)["metrics"]
     mrrs = list(result["dialogs"].values())
     assert mrrs == sorted(mrrs, reverse=True) and np.mean(mrrs) == pytest.approx(result["metrics"]["mrr"])
     gain = result["metrics"]["mrr"] - evaluate(val, poor)["metrics"]["mrr"]

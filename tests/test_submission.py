@@ -82,6 +82,7 @@ def test_nothing_is_wrong_with_a_good_one(made):
             ["9 unknown images, in none of the dialogs: 0, 1, 2, 3, 4, 5, 6, 7 and 1 more"],
         ),
         (lambda p: [*p, p[3] | {"round_id": 4}], ["round 4 of image 1002 does not exist (1 such)"]),
+        (lambda p: [*p, p[3] | {"round_id": 0}], ["round 0 of image 1002 does not exist (1 such)"]),
         (lambda p: [*p[:3], {}, *p[3:]], ["predictions[3].image_id: expected a whole number, got null"]),
         (lambda p: [*p, {"image_id": 1001, "round_id": True}], ["predictions[36].round_id"]),
         (lambda p: [*p, 5], ["predictions[36]: expected an object"]),

@@ -314,8 +314,8 @@ def _tables(result: dict[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows
     keys = [key for key in ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg") if key in result["metrics"]]
-    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["baselines"].items()]
-    yield "what needs no model", ("baseline", *keys), rows
+    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
+    yield "beside it", ("run", *keys), rows
     for other, found in result["comparisons"].items():
         rows = [(key, *entry.values()) for key, entry in found.items()]
         yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows

@@ -9,7 +9,7 @@ import numpy as np
 from visdial_lab import __version__, baselines, plots
 from visdial_lab.errors import UserError
 from visdial_lab.files import read_json, write_text
-from visdial_lab.metrics import breakdowns, compare, evaluate, round_values
+from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
 from visdial_lab.text_metrics import polarity
 from visdial_lab.views import render
 from visdial_lab.visdial import Dialog, Round, VisDial
@@ -26,9 +26,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """`evaluate` the first of the runs {name: predictions}, and all that puts its numbers in their place.
 
-    → its result with "baselines" {name: result} (with `train` dialogs also the priors), "comparisons" {name:
-    `compare` with that run} of the others, "breakdowns" (`truth` as there), "dialogs" {image id: its MRR},
-    best first. Raises UserError, naming the run, where its predictions do not fit.
+    → its result with "beside" {name: result} of the baselines (with `train` dialogs also the priors) and the
+    other runs, "comparisons" {name: `compare` with that run}, "breakdowns" (`truth` as there), and "dialogs"
+    {image id: its MRR}, best first. Raises UserError, naming the run, where its predictions do not fit.
     """
     dialogs, columns = list(dialogs), {}
     for name, entries in runs.items():
@@ -45,7 +45,8 @@ def evaluate_run(
     chosen = [dialogs[i] for i in np.unique(owner)]
     mean = {dialogs[i].image_id: float(values["mrr"][owner == i].mean()) for i in np.unique(owner)}
     return evaluate(dialogs, runs[name], allow_partial=allow_partial) | {
-        "baselines": {name: evaluate(chosen, scorer(chosen)) for name, scorer in scorers.items()},
+        "beside": {name: evaluate(chosen, scorer(chosen)) for name, scorer in scorers.items()}
+        | {name: summarise(theirs) for name, theirs in others},
         "comparisons": {name: compare(values, theirs) for name, theirs in others},
         "breakdowns": breakdowns(values, dialogs, truth),
         "dialogs": dict(sorted(mean.items(), key=lambda item: -item[1])),

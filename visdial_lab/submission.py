@@ -124,16 +124,14 @@ def check_submission(
     problems += bad[:3] + [f"{len(bad):,} entries are malformed"] * (len(bad) > 3)
     if not good:
         return problems
-    image_ids, round_ids, ranks = zip(*good, strict=True)
-    if 0 in round_ids:
+    keys = [(image_id, round_id) for image_id, round_id, _ in good]
+    later = [(image_id, round_id + 1) for image_id, round_id in keys]
+    real = {(i, n) for i, _ in keys for n in range(1, 11)} if dialogs is None else set(_wanted(dialogs))
+    if sum(key in real for key in later) > sum(key in real for key in keys):
         problems.append("rounds are counted from 0; a dialog's first round has round_id 1: add 1 to each")
-        round_ids = [round_id + 1 for round_id in round_ids]
-    keys = list(zip(image_ids, round_ids, strict=True))
-    return [
-        *problems,
-        *_check_keys(keys, dialogs, allow_partial),
-        *_check_direction(keys, np.array(ranks), dialogs),
-    ]
+        keys = later
+    problems += _check_keys(keys, dialogs, allow_partial)
+    return [*problems, *_check_direction(keys, np.array([ranks for _, _, ranks in good]), dialogs)]
 
 
 def _check_keys(keys: list[Key], dialogs: Sequence[Dialog] | None, allow_partial: bool) -> Iterator[str]:
@@ -181,10 +179,7 @@ def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialo
         if not known:
             return
         ranks = ranks[[key in wanted for key in keys]]
-        merit, why = (
-            np.array([places == turn.gt_index for turn in known], float),
-            "the human answers",
-        )
+        merit, why = np.array([places == t.gt_index for t in known], float), "the human answers"
         if any(turn.gt_index is None for turn in known):
             offered = collections.Counter(option for turn in known for option in turn.options)
             merit = np.array([[offered[option] for option in turn.options] for turn in known], float)
