@@ -50,9 +50,22 @@ def test_tables_and_metrics_file(run, made, judge):
     for key, value in plain["metrics"].items():
         assert re.search(rf"{key} +{value:.4f} ", out), key
     assert "12 rounds of 4 dialogs" in out and "random" in out and "position only" in out
-    assert f"compared with {made / 'poor.json'}" in out and "by round" not in out
-    assert saved["comparisons"][str(made / "poor.json")]["mrr"]["improved"] > 0.9
+    assert "compared with poor.json" in out and "by round" not in out
+    assert saved["comparisons"]["poor.json"]["mrr"]["improved"] > 0.9
     assert len(saved["computed_from"]["files"]) == 4 and "answer prior" not in saved["beside"]
+
+
+def test_two_files_of_one_name_and_a_long_one(run, made, judge):
+    (made / "other").mkdir()
+    name = f"{'long_' * 12}.json"
+    for file in (made / "other" / "good.json", made / name):
+        file.write_text((made / "poor.json").read_text())
+    code, out, _ = run(*judge, "--compare", made / "other" / "good.json", "--compare", made / name)
+    assert code == 0 and f"compared with {made / 'other' / 'good.json'}" in out and f"with {name}" in out
+    assert re.search(
+        r"random +0\.0519 +0\.0100 +0\.0500 +0\.1000 +50\.5000 +0\.\d{4}", out
+    )  # no number cut off
+    assert max(map(len, out.splitlines())) <= max(80, len(f"compared with {made / 'other' / 'good.json'}"))
 
 
 def test_verbose_adds_parts_and_dialogs_and_a_train_file_the_priors(run, made, judge):
@@ -173,7 +186,7 @@ def test_bad_predictions_name_place_and_reason(run, made, judge, role, spoil, ex
     code, out, err = run(*words)
     assert (code, out) == (2, "") and expected in err and "Traceback" not in err
     assert len(err.splitlines()) == 1 and not (made / "m.json").exists()
-    assert str(bad) in err
+    assert bad.name in err
 
 
 def test_bad_ground_truth_and_calls(run, made, judge):

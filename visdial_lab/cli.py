@@ -290,9 +290,10 @@ def evaluate(
         say(f"wrote {evalai[1]}: {count:,} entries")
         if truth.split == "test":
             return  # its answers are a secret of the server
-    runs = {str(prediction_file): entries}
-    runs |= {str(file): read_json(file, "predictions file") for file in compare or ()}
-    train = VisDial.load(train_file, "train") if train_file is not None else None
+    runs = {prediction_file.name: entries}
+    for file in compare or ():
+        runs[str(file) if file.name in runs else file.name] = read_json(file, "predictions file")
+    train = VisDial.load(train_file) if train_file is not None else None
     result = evaluation.evaluate_run(truth, runs, train, evaluation.read_truth(truth), allow_partial)
     for title, columns, rows in _tables(result, verbose):
         _print_table(title, columns, rows)
@@ -341,7 +342,7 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> Non
 
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*map(cell, row))
     print(title)
