@@ -5,12 +5,14 @@ import re
 
 import numpy as np
 import pytest
+from test_cli import ROOT
 from test_cli import run as run  # the fixture
 from test_plots import drawn
 from test_submission import inverse, predict
 from test_views import NASTY, Balanced, text_of
 
 from visdial_lab import VisDial, evaluate, plots
+from visdial_lab.course import fingerprint
 from visdial_lab.evaluation import evaluate_run, read_truth
 
 
@@ -229,3 +231,12 @@ def test_figures_of_the_page():
     figure = plots.agreement(np.array([0.1, 0.9]), np.array([1.0, 0.2]))
     assert figure.axes[0].collections[0].get_offsets().tolist() == [[0.1, 1.0], [0.9, 0.2]]
     drawn(figure)
+
+
+def test_the_key_of_the_exercise_on_bugs_in_notebook_05():
+    text = (ROOT / "notebooks" / "05_metrics.ipynb").read_text(encoding="utf-8")
+    key = re.search(r'key = \\"([\w ]+)\\"', text)[1].split()
+    solution = {"mrr_a": 3, "mrr_b": 1, "ndcg_c": 5, "mrr_d": 2, "rouge_e": 4}
+    assert key == [fingerprint(name, number)[:6] for name, number in solution.items()]
+    for number, words in ((3, "order of the options"), (1, "last round"), (5, "relevance from one round")):
+        assert re.search(rf"{number}\. [^.]*{words}", text)

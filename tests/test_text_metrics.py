@@ -89,7 +89,10 @@ def test_bert_score_is_an_extra(monkeypatch):
 
     utils = types.SimpleNamespace(model2layers={"known": 8})
     monkeypatch.setitem(sys.modules, "bert_score", types.SimpleNamespace(score=score, utils=utils))
-    for model, layers in (("known", None), ("my/folder", 9)):
+    monkeypatch.setattr(
+        "transformers.AutoConfig.from_pretrained", lambda name: types.SimpleNamespace(num_hidden_layers=6)
+    )
+    for model, layers in (("known", None), ("my/folder", 6)):
         found = text.text_metrics(said("yes", "2"), [dialog()], bert_model=model)
         assert found["bert_score"] == pytest.approx(0.6)
         assert calls.pop() == (["yes", "2"], ["yes", "2 brown dogs"], model, layers)

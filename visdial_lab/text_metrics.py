@@ -109,7 +109,10 @@ def bert_score(pairs: Sequence[Pair], model: str) -> float:
         raise UserError(
             "BERTScore needs a package of its own: pip install 'visdial-lab[bertscore]'"
         ) from None
-    layers = None if model in package.utils.model2layers else 9  # of models that the package has not tuned
+    from transformers import AutoConfig
+
+    known = model in package.utils.model2layers  # for these the package knows the best layer; else the last
+    layers = None if known else AutoConfig.from_pretrained(model).num_hidden_layers
     answers, humans = [answer for _, answer, _ in pairs], [turn.answer for _, _, turn in pairs]
     return float(package.score(answers, humans, model_type=model, num_layers=layers)[2].mean())
 
