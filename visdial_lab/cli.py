@@ -257,7 +257,9 @@ def evaluate(
     dense_file: Annotated[Path | None, Option(help="Dense annotations, for NDCG.")] = None,
     output_file: Annotated[Path | None, Option(help="metrics.json to write.")] = None,
     html: Annotated[Path | None, Option(help="Page to write, with plots and dialogs.")] = None,
-    compare: Annotated[list[Path] | None, Option(help="Another run's predictions (repeatable).")] = None,
+    compare: Annotated[
+        list[Path] | None, Option(metavar="<path>", help="Another run's predictions (repeatable).")
+    ] = None,
     train_file: Annotated[Path | None, Option(help="Training dialogs, for the prior baselines.")] = None,
     evalai: Annotated[
         tuple[str, Path] | None, Option(metavar="SPLIT OUT", help="Write EvalAI's file: val or test, path.")
