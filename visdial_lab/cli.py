@@ -252,63 +252,103 @@ def rank(
 
 @app.command()
 def evaluate(
-    prediction_file: Annotated[Path, Option(help="Predictions, as `rank` writes them.")],
-    groundtruth_file: Annotated[Path, Option(help="Dialogs file with the human answers.")],
+    prediction_file: Annotated[Path | None, Option(help="Predictions, as `rank` writes them.")] = None,
+    groundtruth_file: Annotated[Path | None, Option(help="Dialogs file with the human answers.")] = None,
     dense_file: Annotated[Path | None, Option(help="Dense annotations, for NDCG.")] = None,
     output_file: Annotated[Path | None, Option(help="metrics.json to write.")] = None,
+    html: Annotated[Path | None, Option(help="Page to write, with plots and dialogs.")] = None,
+    compare: Annotated[
+        list[Path] | None, Option(metavar="<path>", help="Another run's predictions (repeatable).")
+    ] = None,
+    train_file: Annotated[Path | None, Option(help="Training dialogs, for the prior baselines.")] = None,
+    evalai: Annotated[
+        tuple[str, Path] | None, Option(metavar="SPLIT OUT", help="Write EvalAI's file: val or test, path.")
+    ] = None,
+    check: Annotated[Path | None, Option(help="A submission made elsewhere: what is wrong?")] = None,
+    image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
+    allow_partial: Annotated[bool, Option("--allow-partial", help="Rounds may be missing.")] = False,
     limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
-    verbose: Annotated[bool, Option("--verbose", help="Also by round of the dialog.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Also by round, type, dialog.")] = False,
 ) -> None:
-    """Compute MRR, recall, mean rank and NDCG, with 95 % intervals over dialogs."""
+    """Compute MRR, recall, mean rank, NDCG with 95 % intervals over dialogs; check and write submissions."""
+    from visdial_lab import evaluation, submission
     from visdial_lab.files import portable, read_json, sha256, write_json
-    from visdial_lab.metrics import evaluate as measure
     from visdial_lab.visdial import VisDial
 
-    truth = VisDial.load(groundtruth_file, dense=dense_file)[:limit]
+    truth = None
+    if groundtruth_file is not None:
+        truth = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
+    if check is not None:
+        problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
+        print("\n".join(problems) or "nothing wrong was found")
+        if problems:
+            raise UserError(f"{check} is not what the server expects: mend what is listed above")
+        return
+    if prediction_file is None or truth is None:
+        raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
     entries = read_json(prediction_file, "predictions file")
-    result = measure(truth, entries)
-    title = f"{prediction_file.name}: {result['n_rounds']} rounds of {len(truth)} dialogs"
-    rows = []
-    for key, value in result["metrics"].items():
-        low, high = result["intervals"][key]
-        rows.append((key, f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
-    _print_table(title, ("metric", "value", "95 % interval"), rows)
-    if verbose:
-        _print_table(
-            "by round", ("round", "rounds", "mrr", "r@1", "r@5", "r@10", "mean"), _by_round(truth, entries)
-        )
+    if evalai is not None:
+        count = submission.write_submission(evalai[1], entries, truth, evalai[0], allow_partial)
+        say(f"wrote {evalai[1]}: {count:,} entries")
+        if truth.split == "test":
+            return  # its answers are a secret of the server
+    runs = {prediction_file.name: entries}
+    for file in compare or ():
+        runs[str(file) if file.name in runs else file.name] = read_json(file, "predictions file")
+    train = VisDial.load(train_file) if train_file is not None else None
+    result = evaluation.evaluate_run(truth, runs, train, evaluation.read_truth(truth), allow_partial)
+    for title, columns, rows in _tables(result, verbose):
+        _print_table(title, columns, rows)
     if output_file is not None:
-        files = [file for file in (prediction_file, groundtruth_file, dense_file) if file is not None]
-        sources = {portable(file): sha256(file) for file in files}
+        files = [prediction_file, groundtruth_file, dense_file, train_file, *(compare or ())]
+        sources = {portable(file): sha256(file) for file in files if file is not None}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
         say(f"wrote {output_file}")
+    if html is not None:
+        ids = list(result["dialogs"])
+        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if verbose else {"": ids[:6]}
+        evaluation.write_page(html, prediction_file.name, truth, entries, result, chosen)
+        say(f"wrote {html}")
 
 
-def _by_round(dialogs: Any, entries: list) -> list[tuple[str, ...]]:
-    """Metrics of the first rounds of all dialogs, of the second ones, and so on, as text."""
-    from visdial_lab.metrics import sparse_metrics, validate_predictions
+def _tables(result: dict[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
+    """What was evaluated as (title, columns, rows)."""
+    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
+    yield title, ("metric", "value", "95 % interval"), rows
+    keys = [key for key in ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg") if key in result["metrics"]]
+    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
+    yield "beside it", ("run", *keys), rows
+    for other, found in result["comparisons"].items():
+        rows = [(key, *entry.values()) for key, entry in found.items()]
+        yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
+    if verbose:
+        for by, parts in result["breakdowns"].items():
+            rows = [(name, part["n_rounds"], *map(part["metrics"].get, keys)) for name, part in parts.items()]
+            yield f"by {by}", (by, "rounds", *keys), rows
+        dialogs = [(str(image_id), mrr) for image_id, mrr in result["dialogs"].items()]
+        yield "best dialogs", ("image", "mrr"), dialogs[:5]
+        yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
 
-    ranks = validate_predictions(entries, dialogs)
-    rounds = [turn for dialog in dialogs for turn in dialog.rounds if turn.options is not None]
-    rows = []
-    for round_id in sorted({turn.round_id for turn in rounds}):
-        own = [n for n, turn in enumerate(rounds) if turn.round_id == round_id]
-        values = sparse_metrics(-ranks[own], [rounds[n].gt_index for n in own])
-        rows.append((str(round_id), str(len(own)), *(f"{value:.4f}" for value in values.values())))
-    return rows
 
-
-def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
+    """Print rows of text, counts, fractions, intervals, and None for what is not there."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return " to ".join(map(cell, value))
+        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(title, table)
+        table.add_row(*map(cell, row))
+    print(title)
+    Console(highlight=False, markup=False).print(table)
 
 
 @app.command()

@@ -19,11 +19,13 @@ INK, FAINT, GRID = "#2b303a", "#9aa3b2", "#e6e9ee"
 ACCENT, ORANGE, GREEN = "#2f6fde", "#e08e45", "#3a9d6e"
 RUNS = {  # each run in the order of tables: its colour in every figure and table, and what it means
     "random": ("#d5d9e0", "all candidates in random order"),
+    "position only": ("#ccd1da", "by place in the list, which in VisDial leaks popularity"),
     "answer prior": ("#c3c9d4", "the commonest answers first, whatever is asked"),
     "question prior": ("#b0b8c6", "the commonest answers to questions that begin alike"),
     "before": ("#8d99ae", "the base model, not fine-tuned"),
     "blind": (ORANGE, "fine-tuned, but shown a gray picture"),
     "after": (ACCENT, "fine-tuned with QLoRA"),
+    "this run": (ACCENT, ""),
     "oracle": (GREEN, "knows what is in the scene, not which wording this person chose"),
 }
 OTHER_RUN = (FAINT, "")
@@ -205,4 +207,62 @@ def pictures(dialogs: Sequence[Dialog], columns: int = 6) -> "Figure":
         axes.axis("off")
         if dialog is not None:
             axes.imshow(dialog.image())
+    return figure
+
+
+def rank_cdf(ranks: Mapping[str, np.ndarray]) -> "Figure":
+    """Share of rounds whose human answer is among the first k of 100, for every k. ranks: {run: from 1}."""
+    figure, (axes,) = _axes(4.7, 3.0, "human answer among the first k")
+    places = np.arange(1, 101)
+    axes.plot(places, places / 100, color=FAINT, lw=1.5, ls="--", label="random")
+    for name, values in ranks.items():
+        share = np.searchsorted(np.sort(values), places, side="right") / len(values)
+        axes.plot(places, share, lw=2, color=RUNS.get(name, OTHER_RUN)[0], label=name)
+    axes.set(xscale="log", xlabel="k", ylim=(0, 1.02))
+    axes.minorticks_off()
+    axes.set_xticks([1, 5, 10, 50, 100], ["1", "5", "10", "50", "100"])
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.grid(color=GRID, lw=0.8)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def agreement(mrr: np.ndarray, ndcg: np.ndarray) -> "Figure":
+    """Each dialog as a dot: its MRR against its NDCG, both [dialogs]. Far from the corners, look closer."""
+    figure, (axes,) = _axes(4.7, 3.0, "every dialog: NDCG against MRR")
+    axes.scatter(mrr, ndcg, s=26, color=ACCENT, alpha=0.4, lw=0)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), xlabel="MRR", ylabel="NDCG of the annotated round")
+    axes.grid(color=GRID, lw=0.8)
+    return figure
+
+
+def round_curves(rounds: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """MRR and R@1 along the dialog, with intervals. rounds: {"1": {"metrics", "intervals"}, "2": …}."""
+    figure, (axes,) = _axes(4.7, 3.0, "round by round")
+    places = [int(place) for place in rounds]
+    for key, color in (("mrr", ACCENT), ("r@1", ORANGE)):
+        low, high = zip(*(part["intervals"][key] for part in rounds.values()), strict=True)
+        axes.fill_between(places, low, high, color=color, alpha=0.18, lw=0)
+        values = [part["metrics"][key] for part in rounds.values()]
+        axes.plot(places, values, color=color, lw=2, marker="o", ms=4, label=METRICS[key])
+    axes.set(xticks=places, ylim=(0, 1), xlabel="round")
+    axes.grid(axis="y", color=GRID, lw=0.8)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def confusion(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
+    """What people said (rows) against what ranked first (columns), as counts on shades."""
+    rows, columns = list(counts), list(next(iter(counts.values())))
+    table = np.array([[counts[row][column] for column in columns] for row in rows])
+    share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
+    figure, (axes,) = _axes(4.7, 3.0, "yes or no: what ranked first")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
+    for (i, j), count in np.ndenumerate(table):
+        color = "white" if share[i, j] > 0.65 else INK
+        axes.text(j, i, f"{count:,}\n{share[i, j]:.0%}", ha="center", va="center", fontsize=9, color=color)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), [f"human: {row}" for row in rows])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
     return figure

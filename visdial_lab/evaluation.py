@@ -1,0 +1,104 @@
+"""An evaluated run in full: beside baselines and other runs, in parts, and as a page that stands alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visdial_lab import __version__, baselines, plots
+from visdial_lab.errors import UserError
+from visdial_lab.files import read_json, write_text
+from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
+from visdial_lab.text_metrics import polarity
+from visdial_lab.views import render
+from visdial_lab.visdial import Dialog, Round, VisDial
+
+_OPTIONS = 10  # of a round on the page, best first
+
+
+def evaluate_run(
+    dialogs: Sequence[Dialog],
+    runs: Mapping[str, list],
+    train: Sequence[Dialog] | None = None,
+    truth: Mapping[tuple[int, int], Mapping[str, Any]] | None = None,
+    allow_partial: bool = False,
+) -> dict[str, Any]:
+    """`evaluate` the first of the runs {name: predictions}, and all that puts its numbers in their place.
+
+    → its result with "beside" {name: result} of the baselines (with `train` dialogs also the priors) and the
+    other runs, "comparisons" {name: `compare` with that run}, "breakdowns" (`truth` as there), and "dialogs"
+    {image id: its MRR}, best first. Raises UserError, naming the run, where its predictions do not fit.
+    """
+    dialogs, columns = list(dialogs), {}
+    for name, entries in runs.items():
+        try:
+            columns[name] = round_values(dialogs, entries, allow_partial=allow_partial)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    (name, values), *others = columns.items()
+    owner = values["dialog"]
+    scorers = {"random": baselines.constant_scores, "position only": baselines.position_scores}
+    if train is not None:
+        scorers["answer prior"] = baselines.answer_prior(train)
+        scorers["question prior"] = baselines.question_prior(train)
+    chosen = [dialogs[i] for i in np.unique(owner)]
+    mean = {dialogs[i].image_id: float(values["mrr"][owner == i].mean()) for i in np.unique(owner)}
+    return evaluate(dialogs, runs[name], allow_partial=allow_partial) | {
+        "beside": {name: evaluate(chosen, scorer(chosen)) for name, scorer in scorers.items()}
+        | {name: summarise(theirs) for name, theirs in others},
+        "comparisons": {name: compare(values, theirs) for name, theirs in others},
+        "breakdowns": breakdowns(values, dialogs, truth),
+        "dialogs": dict(sorted(mean.items(), key=lambda item: -item[1])),
+    }
+
+
+def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
+    """{(image_id, round_id): {"kind", "needs_history"}}, if truth_{split}.json is beside the dialogs."""
+    path = dialogs.path.parent / f"truth_{dialogs.split}.json"
+    notes = read_json(path, "truth file") if path.is_file() else []
+    return {(note["image_id"], n): turn for note in notes for n, turn in enumerate(note["rounds"], 1)}
+
+
+def write_page(
+    path: Path,
+    title: str,
+    dialogs: Sequence[Dialog],
+    predictions: list,
+    result: Mapping[str, Any],
+    chosen: Mapping[str, Sequence[int]],
+) -> None:
+    """Write what `evaluate_run` found as one HTML page with plots. chosen: {heading: image ids} to browse."""
+    dialogs = list(dialogs)
+    values = round_values(dialogs, predictions, allow_partial=True)
+    entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
+    browser = {
+        heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
+        for heading, ids in chosen.items()
+    }
+    counts = {said: dict.fromkeys(("yes", "no", "something else"), 0) for said in ("yes", "no")}
+    for dialog in dialogs:
+        for turn, entry, _ in _ranked(dialog, entries):
+            if said := polarity(turn.answer):
+                counts[said][polarity(turn.options[entry["ranks"].index(1)]) or "something else"] += 1
+    figures = {
+        "ranks": plots.rank_cdf({"this run": values["mean"]}),
+        "rounds": plots.round_curves(result["breakdowns"]["round"]),
+        "yes or no": plots.confusion(counts),
+    }
+    if "ndcg" in values:
+        dense = ~np.isnan(values["ndcg"])
+        mrr = [result["dialogs"][dialogs[i].image_id] for i in values["dialog"][dense]]
+        figures["agreement"] = plots.agreement(mrr, values["ndcg"][dense])
+    page = {"title": title, "result": result, "figures": figures, "counts": counts, "browser": browser}
+    write_text(path, render("evaluation.html", version=__version__, **page))
+
+
+def _ranked(dialog: Dialog, entries: Mapping[tuple[int, int], Mapping]) -> list[tuple[Round, Mapping, list]]:
+    """(round, its entry, [(rank, option's place)]) of every round: the ten best options and the human one."""
+    found = []
+    for turn in dialog.rounds:
+        if entry := entries.get((dialog.image_id, turn.round_id)):
+            order = sorted((rank, place) for place, rank in enumerate(entry["ranks"]))
+            found.append((turn, entry, [o for o in order if o[0] <= _OPTIONS or o[1] == turn.gt_index]))
+    return found
