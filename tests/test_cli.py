@@ -62,10 +62,7 @@ def test_version_and_module(run):
         (["nope"], "No such command 'nope'."),
         (["rank", "--modle-path", "x"], "No such option: --modle-path"),
         (["generate", "base"], "Missing option '--output-path'."),
-        (
-            ["rank", "--model-path", "m", "--dialogs", "d", "--output-file", "o", "--batch-size", "0"],
-            "'--batch-size'",
-        ),
+        (["rank", "--model-path", "m", "--dialogs", "d", "--output-file", "o", "--limit", "0"], "'--limit'"),
         (["finetune", "--lr", "fast"], "'--lr'"),
         (["finetune", "--config", "scnes"], "unknown profile 'scnes' (did you mean scenes?)"),
         (["finetune", "--lr", "-1"], "override: training.learning_rate: expected a number above 0, got -1.0"),
@@ -130,7 +127,7 @@ def test_generate(run, tiny, tmp_path, monkeypatch):
 def test_rank_then_evaluate(run, tiny, tmp_path, model):
     dialogs, dense = tiny / "visdial_1.0_val.json", tiny / "visdial_1.0_val_dense_annotations.json"
     ranks, metrics = tmp_path / "ranks.json", tmp_path / "metrics.json"
-    words = ["rank", "--model-path", model, "--dialogs", dialogs, "--output-file", ranks, "--batch_size", 2]
+    words = ["rank", "--model-path", model, "--dialogs", dialogs, "--output_file", ranks]
     code, _, err = run(*words, "--limit", 3)
     assert code == 0 and "ranking: 3 of 3" in err
     assert len(json.loads(ranks.read_text())) == 3 * 3

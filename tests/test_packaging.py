@@ -76,9 +76,9 @@ def test_starting_imports_nothing_heavy(command):
 def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
-        *("errors", "progress", "files", "config", "course", "visdial", "chat", "generation", "models"),
-        *("finetune", "inference", "ranking", "metrics", "plots", "views", "report", "pipeline", "doctor"),
-        "cli",
+        *("errors", "progress", "files", "journal", "config", "course", "visdial", "chat", "generation"),
+        *("models", "finetune", "inference", "ranking", "predictions", "metrics", "plots", "views", "report"),
+        *("pipeline", "doctor", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -12,7 +12,7 @@ from visdial_lab import ranking
 from visdial_lab.chat import dialog_messages
 from visdial_lab.errors import UserError
 from visdial_lab.models import load_model
-from visdial_lab.ranking import predictions, ranks_from_scores, score_dialogs
+from visdial_lab.ranking import score_dialogs
 from visdial_lab.visdial import Dialog, Round
 
 WORDS = [
@@ -289,22 +289,3 @@ def test_missing_image_is_named(seeing, tmp_path):
     dialog.image_path.write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"dialog 43.*image"):
         score_dialogs(*seeing, [dialog])
-
-
-def test_ranks_are_a_permutation_and_ties_do_not_follow_the_index():
-    ranks = ranks_from_scores(np.array([0.5, 2.0, -1.0, 2.5]))
-    assert ranks.tolist() == [3, 2, 4, 1]
-    tied = np.array([ranks_from_scores(np.zeros(100), seed=seed) for seed in range(200)])
-    assert (np.sort(tied, axis=1) == np.arange(1, 101)).all()
-    assert abs(tied[:, 0].mean() - 50.5) < 8  # the first option is not favoured
-    assert (ranks_from_scores(np.zeros(100), seed=3) == tied[3]).all()
-    with pytest.raises(UserError, match="NaN"):
-        ranks_from_scores(np.array([0.0, np.nan]))
-
-
-def test_predictions_are_an_evalai_list(tmp_path):
-    dialog = some_dialog(tmp_path, 50, rounds=2, only_last=True)
-    scores = [[None, np.arange(12.0)]]
-    [entry] = predictions([dialog], scores, answers=[["a", "b"]])
-    assert entry == {"image_id": 50, "round_id": 2, "ranks": list(range(12, 0, -1)), "answer": "b"}
-    assert "answer" not in predictions([dialog], scores)[0]

@@ -236,21 +236,61 @@ def rank(
     output_file: Annotated[Path, Option(help="Predictions to write (EvalAI's format).")],
     image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
     split: Annotated[str | None, Option(help="If the file does not say: train, val, test.")] = None,
-    blank_image: Annotated[bool, Option("--blank-image", help="Score a gray picture instead.")] = False,
-    batch_size: Annotated[int, Option(min=1, help="Dialogs read at once.")] = 8,
     limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
+    blank_image: Annotated[bool, Option("--blank-image", help="Score a gray picture instead.")] = False,
+    length_normalised: Annotated[
+        bool, Option("--length-normalised", help="Mean over the tokens of a candidate instead of the sum.")
+    ] = False,
+    load_in_4bit: Annotated[
+        bool | None,
+        Option("--load-in-4bit/--no-load-in-4bit", help="Default: as the adapter was trained."),
+    ] = None,
+    memory_gb: Annotated[
+        float | None, Option(min=0.1, help="GiB to use beyond the weights; default: what is free.")
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume/--no-resume", help="Go on where a run was stopped, or begin anew.")
+    ] = True,
+    skip_bad: Annotated[
+        bool, Option("--skip-bad", help="List dialogs that cannot be scored, and do the others.")
+    ] = False,
 ) -> None:
-    """Rank the 100 candidate answers of every round by the probability the model gives them."""
-    from visdial_lab.models import load_model
-    from visdial_lab.ranking import predictions, score_dialogs
+    """Rank the 100 candidate answers of every round by the probability the model gives them.
+
+    On several GPUs: accelerate launch --num_processes N -m visdial_lab rank …
+    """
+    from visdial_lab.models import load_model, pick_device, pick_dtype
+    from visdial_lab.predictions import check_pictures, join_processes, rank_dialogs, sources
+    from visdial_lab.ranking import iter_scores
     from visdial_lab.visdial import VisDial
 
-    chosen = list(VisDial.load(dialogs, split, image_root=image_dir)[:limit])
-    with _result_file(output_file) as write:
-        model, processor = load_model(model_path)
-        with progress("ranking") as update:
-            scores = score_dialogs(model, processor, chosen, blank_image, batch_size, progress=update)
-        write(predictions(chosen, scores))
+    source = VisDial.load(dialogs, split, image_root=image_dir)
+    chosen = list(source[:limit])
+    number, count, device = join_processes()
+    device = device or pick_device()
+    scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
+    where = {"image_dir": image_dir and str(image_dir.absolute()), "split": source.split, "limit": limit}
+    kind = {"load_in_4bit": load_in_4bit, "dtype": str(pick_dtype(device))}
+    made_from = sources(model_path, source.path, **where, **scoring, **kind)
+    memory = memory_gb and int(memory_gb * 2**30)
+
+    def score(left: list, on_bad: Any) -> Iterator:
+        model, processor = load_model(model_path, load_in_4bit, device)
+        check_pictures(processor, chosen, image_dir)
+        return iter_scores(model, processor, left, **scoring, memory=memory, on_bad=on_bad)
+
+    share = f", process 1 of {count}" if count > 1 else ""
+    with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:
+        skipped = rank_dialogs(
+            chosen, output_file, made_from, score, number, count, resume, skip_bad, progress=update
+        )
+    if number == 0:
+        say(f"wrote {output_file}")
+    for reason in skipped:
+        say(f"skipped: {reason}")
+    if skipped:
+        say(f"{len(skipped)} of {len(chosen)} dialogs skipped; once mended, the same command adds them")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab.errors import UserError, shown
-from visdial_lab.ranking import ranks_from_scores as ranks_from_scores  # offered here too
+from visdial_lab.predictions import ranks_from_scores as ranks_from_scores  # offered here too
 from visdial_lab.visdial import Dialog, Round
 
 

@@ -241,37 +241,26 @@ def _predict(
     return [np.concatenate([[0.0], piece]) for piece in pieces]
 
 
-def ranks_from_scores(scores: np.ndarray, seed: int | Sequence[int] = 0) -> np.ndarray:
-    """Ranks from 1 (highest score) for scores [..., options]; ties fall by a seeded shuffle.
+def iter_scores(
+    model: Any,
+    processor: Any,
+    dialogs: Sequence[Dialog],
+    *,
+    blank_image: bool = False,
+    length_normalised: bool = False,
+    memory: int | None = None,
+    on_bad: Callable[[int, UserError], None] | None = None,
+) -> Iterator[tuple[int, list[np.ndarray | None]]]:
+    """(index, scores of each round) of each dialog when it is done; bad ones go to `on_bad` if given."""
+    import torch
 
-    Never by index: VisDial's option order leaks the answer, so a stable sort would reward a model that knows
-    nothing. Raises UserError for NaN.
-    """
-    scores = np.asarray(scores, dtype=float)
-    if np.isnan(scores).any():
-        raise UserError("a score is NaN; the ranks would mean nothing")
-    lottery = np.random.default_rng(seed).random(scores.shape)
-    order = np.lexsort((lottery, -scores), axis=-1)  # order[..., 0] = the best option
-    ranks = np.empty(scores.shape, dtype=int)
-    np.put_along_axis(ranks, order, np.arange(1, scores.shape[-1] + 1), axis=-1)
-    return ranks
-
-
-def predictions(
-    dialogs: Sequence[Dialog], scores: list[list[np.ndarray | None]], answers: list[list[str]] | None = None
-) -> list[dict]:
-    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given.
-
-    Ties are shuffled with image and round as seed: a round's ranks do not depend on what else is ranked.
-    """
-    entries = []
-    for number, (dialog, by_round) in enumerate(zip(dialogs, scores, strict=True)):
-        for place, (turn, row) in enumerate(zip(dialog.rounds, by_round, strict=True)):
-            if row is None:
-                continue
-            ranks = ranks_from_scores(row, seed=(dialog.image_id, turn.round_id))
-            entry = {"image_id": dialog.image_id, "round_id": turn.round_id, "ranks": ranks.tolist()}
-            if answers is not None:
-                entry["answer"] = answers[number][place]
-            entries.append(entry)
-    return entries
+    for index, dialog in enumerate(dialogs):
+        try:
+            with torch.inference_mode():
+                [scores] = _score_batch(model, processor, [dialog], blank_image, length_normalised)
+        except UserError as error:
+            if on_bad is None:
+                raise
+            on_bad(index, error)
+            continue
+        yield index, scores

@@ -1,0 +1,179 @@
+"""From scores to ranks, and the job behind `visdial-lab rank`: it survives a kill, several GPUs share it."""
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visdial_lab import __version__, journal
+from visdial_lab.chat import takes_images
+from visdial_lab.course import model_fingerprint
+from visdial_lab.errors import UserError
+from visdial_lab.files import read_json, resolve, sha256, write_text
+from visdial_lab.visdial import Dialog
+
+
+def ranks_from_scores(scores: np.ndarray, seed: int | Sequence[int] = 0) -> np.ndarray:
+    """Ranks from 1 (highest score) for scores [..., options]; ties fall by a seeded shuffle.
+
+    Never by index: VisDial's option order leaks the answer, so a stable sort would reward a model that knows
+    nothing. Raises UserError for NaN.
+    """
+    scores = np.asarray(scores, dtype=float)
+    if np.isnan(scores).any():
+        raise UserError("a score is NaN; the ranks would mean nothing")
+    lottery = np.random.default_rng(seed).random(scores.shape)
+    order = np.lexsort((lottery, -scores), axis=-1)  # order[..., 0] = the best option
+    ranks = np.empty(scores.shape, dtype=int)
+    np.put_along_axis(ranks, order, np.arange(1, scores.shape[-1] + 1), axis=-1)
+    return ranks
+
+
+def predictions(
+    dialogs: Sequence[Dialog], scores: list[list[np.ndarray | None]], answers: list[list[str]] | None = None
+) -> list[dict]:
+    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given.
+
+    Ties are shuffled with image and round as seed: a round's ranks do not depend on what else is ranked.
+    """
+    entries = []
+    for number, (dialog, by_round) in enumerate(zip(dialogs, scores, strict=True)):
+        for place, (turn, row) in enumerate(zip(dialog.rounds, by_round, strict=True)):
+            if row is None:
+                continue
+            ranks = ranks_from_scores(row, seed=(dialog.image_id, turn.round_id))
+            entry = {"image_id": dialog.image_id, "round_id": turn.round_id, "ranks": ranks.tolist()}
+            if answers is not None:
+                entry["answer"] = answers[number][place]
+            entries.append(entry)
+    return entries
+
+
+def join_processes() -> tuple[int, int, str | None]:
+    """(number of this process, how many share the job, its own GPU), as torchrun or `accelerate launch` began
+    them; (0, 1, None) for one that is alone.
+
+    They wait for each other and share a list; scores never travel. For that gloo will do, on any machine.
+    Raises UserError when a machine has more processes than GPUs.
+    """
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return 0, 1, None
+    import torch
+
+    own, device = int(os.environ["LOCAL_RANK"]), None
+    if torch.cuda.is_available():
+        device = f"cuda:{own}"
+        if own >= torch.cuda.device_count():
+            raise UserError(f"no GPU for process {own}: there are {torch.cuda.device_count()}; start fewer")
+        torch.cuda.set_device(own)
+    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(hours=1))
+    return torch.distributed.get_rank(), count, device
+
+
+def _meet(count: int, value: Any) -> list:
+    """Wait for all processes; returns what each has brought. A dead one is noticed at once."""
+    if count == 1:
+        return [value]
+    import torch
+
+    values: list = [None] * count
+    try:
+        torch.distributed.all_gather_object(values, value)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "another process has failed, or was an hour late; what is finished is kept, and the same command "
+            f"goes on there ({str(error)[:80]} …)"
+        ) from error
+    return values
+
+
+def sources(model_path: str | Path, dialogs_path: Path, **settings: Any) -> dict[str, Any]:
+    """Everything that scores depend on, for the head of a journal: weights, dialogs, settings, version."""
+    adapter, base = resolve(model_path) / "adapter_config.json", None
+    if adapter.is_file():
+        base = model_fingerprint(read_json(adapter).get("base_model_name_or_path", ""))
+    made_from = {"model": model_fingerprint(model_path), "base model": base, "dialogs": sha256(dialogs_path)}
+    return made_from | settings | {"visdial_lab": __version__}
+
+
+def check_pictures(processor: Any, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
+    """Find out before the work when model and pictures cannot come together. Raises UserError."""
+    if not takes_images(processor):
+        if image_dir is not None:
+            raise UserError("this model reads text only and ranks without pictures; leave --image-dir out")
+    elif all(dialog.image_path is None for dialog in dialogs):
+        where = image_dir or "the folder of the dialogs file"
+        raise UserError(f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where")
+
+
+def rank_dialogs(
+    dialogs: Sequence[Dialog],
+    output: Path,
+    made_from: dict[str, Any],
+    score: Callable[[list[Dialog], Any], Iterable[tuple[int, list]]],
+    number: int = 0,
+    count: int = 1,
+    resume: bool = True,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[str]:
+    """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
+
+    score(dialogs, on_bad) → (index, scores of each round) in any order, as `ranking.iter_scores`; called when
+    something is left to do. Returns the reasons why dialogs were skipped. Raises UserError for journals made
+    from something else and, without skip_bad, for the first bad dialog.
+    """
+    if not any(turn.options is not None for dialog in dialogs for turn in dialog.rounds):
+        raise UserError("no round of these dialogs has answer options: there is nothing to rank")
+    done: set[int] = set()
+    if number == 0:
+        if not resume:
+            journal.remove(output)
+        done = set(journal.read(output, made_from))
+    [done, *_] = _meet(count, done)  # nobody writes before the first has read
+    left = [dialog for dialog in dialogs if dialog.image_id not in done][number::count]
+    finished, total, skipped = len(done), len(done) + len(left), {}
+
+    def on_bad(index: int, error: UserError) -> None:
+        skipped[left[index].image_id] = str(error)
+
+    progress(finished, total)
+    with journal.writing(output, made_from, number) as write:
+        scored = score(left, on_bad if skip_bad else None) if left else ()
+        try:
+            for index, rows in scored:
+                write(left[index].image_id, [None if row is None else row.tolist() for row in rows])
+                finished += 1
+                progress(finished, total - len(skipped))
+        except UserError as error:
+            raise UserError(
+                f"{error}\n{finished} of {total} dialogs are finished and kept: mend this and give the same "
+                "command again, or leave such dialogs out with --skip-bad"
+            ) from None
+    for others in _meet(count, skipped):
+        skipped |= others
+    return _merge(dialogs, output, made_from, skipped) if number == 0 else []
+
+
+def _merge(
+    dialogs: Sequence[Dialog], output: Path, made_from: dict[str, Any], skipped: dict[int, str]
+) -> list[str]:
+    """All journals → the EvalAI list; the journals go unless some dialogs are still to be mended."""
+    found = journal.read(output, made_from)
+    ranked = [dialog for dialog in dialogs if dialog.image_id not in skipped]
+    lost = [dialog.image_id for dialog in ranked if dialog.image_id not in found]
+    if lost:
+        raise UserError(
+            f"{len(lost)} dialogs (first {lost[0]}) are in no journal beside {output}: processes on several "
+            "machines need an output folder that all of them see. The same command goes on"
+        )
+    scores = [[row and np.array(row) for row in found[dialog.image_id]] for dialog in ranked]
+    write_text(output, json.dumps(predictions(ranked, scores)) + "\n")
+    if not skipped:
+        journal.remove(output)
+    return [skipped[dialog.image_id] for dialog in dialogs if dialog.image_id in skipped]
