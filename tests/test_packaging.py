@@ -76,7 +76,7 @@ def test_starting_imports_nothing_heavy(command):
 def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
-        *("errors", "progress", "files", "journal", "config", "course", "visdial", "chat", "generation"),
+        *("errors", "progress", "files", "config", "course", "journal", "visdial", "chat", "generation"),
         *("models", "finetune", "inference", "ranking", "predictions", "metrics", "plots", "views", "report"),
         *("pipeline", "doctor", "cli"),
     ]

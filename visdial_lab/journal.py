@@ -15,10 +15,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from visdial_lab import __version__
+from visdial_lab.course import model_fingerprint
 from visdial_lab.errors import UserError, shown
-from visdial_lab.files import write_text
+from visdial_lab.files import read_json, resolve, sha256, write_text
 
 _SYNC_SECONDS = 5  # how much work a power cut may cost; a killed process loses nothing
+
+
+def sources(model_path: str | Path, input_path: Path, **settings: Any) -> dict[str, Any]:
+    """Everything that the values depend on, to stand in a journal: weights, input file, settings, version."""
+    adapter, base = resolve(model_path) / "adapter_config.json", None
+    if adapter.is_file():
+        base = model_fingerprint(read_json(adapter).get("base_model_name_or_path", ""))
+    made_from = {"model": model_fingerprint(model_path), "base model": base, "input": sha256(input_path)}
+    return made_from | settings | {"visdial_lab": __version__}
 
 
 def paths(output: Path) -> list[Path]:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from visdial_lab import __version__, journal
+from visdial_lab import journal
 from visdial_lab.chat import takes_images
-from visdial_lab.course import model_fingerprint
 from visdial_lab.errors import UserError
-from visdial_lab.files import read_json, resolve, sha256, write_text
+from visdial_lab.files import write_text
 from visdial_lab.visdial import Dialog
 
 
@@ -90,15 +89,6 @@ def _meet(count: int, value: Any) -> list:
             f"goes on there ({str(error)[:80]} …)"
         ) from error
     return values
-
-
-def sources(model_path: str | Path, dialogs_path: Path, **settings: Any) -> dict[str, Any]:
-    """Everything that scores depend on, for the head of a journal: weights, dialogs, settings, version."""
-    adapter, base = resolve(model_path) / "adapter_config.json", None
-    if adapter.is_file():
-        base = model_fingerprint(read_json(adapter).get("base_model_name_or_path", ""))
-    made_from = {"model": model_fingerprint(model_path), "base model": base, "dialogs": sha256(dialogs_path)}
-    return made_from | settings | {"visdial_lab": __version__}
 
 
 def check_pictures(processor: Any, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
