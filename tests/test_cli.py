@@ -172,6 +172,35 @@ def test_infer_one_streamed_and_a_batch(run, tiny, tmp_path, model):
     assert code == 2 and "looks at pictures: give --image-path" in err
 
 
+def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, monkeypatch):
+    import visdial_lab.inference as inference
+
+    picture, whole, result = str(next((tiny / "images").iterdir())), tmp_path / "w.json", tmp_path / "r.json"
+    batch = tmp_path / "b.json"
+    questions = ("why", "is it red", "a dog", "is it so", "two")
+    batch.write_text(json.dumps([{"image": picture, "conversation": f"Q: {text}?"} for text in questions]))
+    words = ["infer", "--model-path", model, "--max-new-tokens", 5, "--batch-file", batch, "--batch-size", 2]
+    assert run(*words, "--output-file", whole)[0] == 0
+    answered, real = [], inference.answer_entries
+
+    def twice(model, processor, entries, **decoding):
+        if len(answered) == 4:
+            raise KeyboardInterrupt
+        answered.extend(entries)
+        return real(model, processor, entries, **decoding)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "answer_entries", twice)
+        assert run(*words, "--output-file", result)[0] == 130
+    assert answered == [0, 1, 2, 3] and not result.exists()
+    code, _, err = run(*words, "--output-file", result, "--temperature", 1)
+    assert code == 2 and "temperature 0.0, now 1.0" in err and "--no-resume" in err
+    code, _, err = run(*words, "--output-file", result)
+    assert code == 0 and "answering: 4 of 5" in err and "answering: 5 of 5" in err
+    assert result.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", "b.json", "r.json", "w.json"}
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

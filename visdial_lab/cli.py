@@ -218,6 +218,7 @@ def infer(
     answers = journal.read(output_file, made_from)
     left = [place for place in range(len(entries)) if place not in answers]
     with journal.writing(output_file, made_from) as write, progress("answering") as update:
+        update(len(answers), len(entries))
         model, processor = load()
         for start in range(0, len(left), batch_size):
             chosen = {place: entries[place] for place in left[start : start + batch_size]}
