@@ -53,6 +53,7 @@ def test_greedy_answers_do_not_depend_on_batching(loaded, dialogs):
     ]
     for size in (1, 2, 16):
         assert answer_dialogs(*loaded, dialogs, max_new_tokens=6, batch_size=size) == expected
+    assert answer_dialogs(*loaded, [dialogs[1]] * 2, max_new_tokens=6) == [expected[1]] * 2
     assert (
         len({text for texts in expected for text in texts}) > 1
     )  # a model that always says the same proves little
@@ -119,6 +120,7 @@ def test_an_entry_that_cannot_be_answered_is_named(loaded, tmp_path, dialogs):
         r"\[7\]: .*damaged image": {"image": str(tmp_path / "bad.png")},
         r"\[7\]: the conversation has \d+ tokens; with 32 new": {"conversation": "Q: " + "is it red " * 400},
         r"\[7\]: .*give exactly one image": {"image": None},
+        r"\[7\]: question 1 is empty": {"conversation": "Q: ?"},
     }
     for message, change in wrong.items():
         with pytest.raises(UserError, match=message):

@@ -1,6 +1,7 @@
 """What is in a journal survives; what a kill has torn, or what belongs to something else, does not get in."""
 
 import errno
+import json
 
 import pytest
 
@@ -65,6 +66,26 @@ def test_a_file_that_is_no_journal_is_left_alone(output, content):
     with pytest.raises(UserError, match="is no journal of this command; move it away"):
         journal.read(output, MADE_FROM)
     assert path.read_bytes() == content
+
+
+def test_sources_tell_apart_what_gives_other_values(tmp_path):
+    """The base model under an adapter counts, a hub's name does, and so does every setting."""
+    base, adapter, data = tmp_path / "base", tmp_path / "adapter", tmp_path / "d.json"
+    for folder in (base, adapter):
+        folder.mkdir()
+    (base / "model.safetensors").write_bytes(b"1")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    data.write_text("[]")
+    first = journal.sources(adapter, data, limit=3)
+    assert journal.sources(adapter, data, limit=3) == first
+    assert journal.sources(adapter, data, limit=4) != first
+    data.write_text("[1]")
+    second = journal.sources(adapter, data, limit=3)
+    (base / "model.safetensors").write_bytes(b"2")
+    third = journal.sources(adapter, data, limit=3)
+    assert {key for key in first if first[key] != second[key]} == {"input"}
+    assert {key for key in second if second[key] != third[key]} == {"base model"}
+    assert journal.sources("some/name", data)["model"] == "some/name"
 
 
 def test_a_full_disk_is_one_line(output, monkeypatch):

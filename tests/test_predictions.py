@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -334,8 +335,9 @@ def test_two_processes_give_the_bytes_of_one(rank, model, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dead_process_does_not_keep_the_other_waiting(model, tmp_path):
-    """Started by hand, without a launcher that would stop the rest: the survivor says so and ends with 1."""
+def test_a_dead_process_does_not_keep_the_other_waiting(rank, model, tmp_path):
+    """Started by hand, without a launcher that would stop the rest: the survivor says so and ends with 1;
+    one process alone then finishes what both have begun."""
     path = make_dataset(tmp_path / "data", dialogs=30) / "visdial_1.0_val.json"
     output = tmp_path / "r.json"
     words = [sys.executable, "-m", "visdial_lab", *map(str, command(model, path, output))]
@@ -351,3 +353,9 @@ def test_a_dead_process_does_not_keep_the_other_waiting(model, tmp_path):
     _, err = first.communicate(timeout=60)
     assert first.returncode == 1 and "another process has failed" in err and "Traceback" not in err
     assert not output.exists() and len(journal.paths(output)) == 2
+    with pytest.raises(SystemExit):
+        main(list(map(str, command(model, path, output))))
+    code, err, _ = rank(model, path)
+    begun = int(re.search(r"^ranking: (\d+) of 30", err, re.MULTILINE)[1])
+    assert code == 0 and 15 <= begun < 30, "the survivor has done its half"
+    assert output.read_bytes() == (tmp_path / "ranks.json").read_bytes() and not journal.paths(output)

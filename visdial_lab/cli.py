@@ -188,7 +188,7 @@ def infer(
     from visdial_lab import journal
     from visdial_lab.chat import record_image, takes_images
     from visdial_lab.files import resolve, write_json
-    from visdial_lab.inference import answer, answer_entries, read_batch, token_printer
+    from visdial_lab.inference import answer, answer_entries, read_batch
     from visdial_lab.models import load_model
 
     single = {"image": image_path and str(image_path), "conversation": conversation, "caption": caption}
@@ -207,8 +207,7 @@ def infer(
     if output_file is None:
         model, processor = load()
         picture = record_image({"image_id": 0, "source": "given"} | single)
-        printer = token_printer(processor) if stream else None
-        text = answer(model, processor, picture, conversation, caption, streamer=printer, **decoding)
+        text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
         if not stream:
             print(text)
         return

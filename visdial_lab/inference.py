@@ -87,13 +87,13 @@ def answer(
     """The model's answer to the last question of a conversation about one picture.
 
     conversation: "Q: …\\nA: …\\nQ: …" or the pairs that `parse_conversation` makes of it.
-    decoding: max_new_tokens (32), temperature (0 = always the likeliest token), top_p, seed, and a streamer
-    of transformers, which is told each token as soon as it is there.
+    decoding: max_new_tokens (32), temperature (0 = always the likeliest token), top_p, seed, and stream=True
+    to print the answer while it is made.
     Raises UserError for a conversation that is malformed or longer than the model can read.
     """
     turns = parse_conversation(conversation) if isinstance(conversation, str) else conversation
     example = encode(processor, chat_messages(turns, caption), image, add_generation_prompt=True)
-    return _answer(model, processor, {"": example}, **decoding)[0][0]
+    return _answer(model, processor, [("", example)], **decoding)[0][0]
 
 
 def answer_entries(model: Any, processor: Any, entries: dict[int, dict], **decoding: Any) -> dict[int, str]:
@@ -101,12 +101,12 @@ def answer_entries(model: Any, processor: Any, entries: dict[int, dict], **decod
 
     Raises UserError naming the place of an entry that cannot be answered.
     """
-    examples = {}
+    examples = []
     for place, entry in entries.items():
-        messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
         try:
+            messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
             picture = record_image({"image": None, "image_id": place, "source": "batch"} | entry)
-            examples[f"[{place}]: "] = encode(processor, messages, picture, add_generation_prompt=True)
+            examples.append((f"[{place}]: ", encode(processor, messages, picture, True)))
         except UserError as error:
             raise UserError(f"[{place}]: {error}") from None
     texts = _answer(model, processor, examples, **decoding)
@@ -132,11 +132,11 @@ def answer_dialogs(
     """
     answers: list[list[str]] = []
     for start in range(0, len(dialogs), batch_size):
-        examples = {}
+        examples = []
         for dialog in (dialogs[i] for i in range(start, min(start + batch_size, len(dialogs)))):
             messages = dialog_messages(dialog, upto=len(dialog.rounds))
             picture = input_image(processor, dialog, blank_image)
-            examples[f"dialog {dialog.image_id}: "] = encode(processor, messages, picture, True)
+            examples.append((f"dialog {dialog.image_id}: ", encode(processor, messages, picture, True)))
         answers += _answer(model, processor, examples, True, max_new_tokens, seed=seed + start, **decoding)
         progress(len(answers), len(dialogs))
     return answers
@@ -145,21 +145,21 @@ def answer_dialogs(
 def _answer(
     model: Any,
     processor: Any,
-    examples: dict[str, dict],
+    examples: list[tuple[str, dict]],
     every_round: bool = False,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    streamer: Any = None,
+    stream: bool = False,
 ) -> list[list[str]]:
-    """Answers to the last question of each encoded conversation {how messages call it: example}, or to all.
+    """Answers to the last question of each encoded conversation (how messages call it, example), or to all.
 
     Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
     one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
     """
     import torch
-    from transformers import DynamicCache
+    from transformers import DynamicCache, TextStreamer
 
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise UserError(
@@ -169,24 +169,21 @@ def _answer(
     tokenizer = tokenizer_of(processor)
     limit = model.config.get_text_config().max_position_embeddings
     prompts, counts = [], []
-    for row, (place, example) in enumerate(examples.items()):
+    for row, (place, example) in enumerate(examples):
         if (length := len(example["input_ids"])) + max_new_tokens > limit:
             wanted = f"with {max_new_tokens} new ones the model reads {limit}"
             raise UserError(f"{place}the conversation has {length} tokens; {wanted}")
         ends = answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
         prompts += [(row, end) for end in ends]
         counts.append(len(ends))
-    batch = {
-        name: tensor.to(model.device) for name, tensor in pad(processor, list(examples.values())).items()
-    }
-    rows, ends = torch.tensor(prompts, device=model.device).T
-    columns = torch.arange(int(ends.max()), device=model.device) + (ends - ends.max())[:, None]  # [Q, W]
-    rows, seen, columns = rows[:, None], columns >= 0, columns.clamp(min=0)
+    batch = pad(processor, [example for _, example in examples])
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    rows, ends = torch.tensor(prompts, device=model.device).T[:, :, None]
+    columns = torch.arange(int(ends.max()), device=model.device) + ends - ends.max()  # [Q, W]
+    seen, columns = columns >= 0, columns.clamp(min=0)
 
-    def own(states: torch.Tensor) -> torch.Tensor:  # the last token of a prompt is left for `generate`
-        return states.transpose(1, 2)[rows, columns[:, :-1]].transpose(
-            1, 2
-        )  # [B, H, T, D] → [Q, H, W - 1, D]
+    def own(states: torch.Tensor) -> torch.Tensor:  # [B, H, T, D] → [Q, H, W - 1, D]
+        return states[rows, :, columns[:, :-1]].transpose(1, 2)  # `generate` reads the last token itself
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
@@ -202,15 +199,8 @@ def _answer(
             do_sample=temperature > 0,
             eos_token_id=[tokenizer.convert_tokens_to_ids(END)],
             pad_token_id=tokenizer.pad_token_id,
-            streamer=streamer,
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,
         )
     said = iter(tokenizer.batch_decode(output[:, columns.shape[1] :], skip_special_tokens=True))
     return [[next(said).strip() for _ in range(count)] for count in counts]
-
-
-def token_printer(processor: Any) -> Any:
-    """A streamer that prints an answer to standard output while it is made."""
-    from transformers import TextStreamer
-
-    return TextStreamer(tokenizer_of(processor), skip_prompt=True, skip_special_tokens=True)
