@@ -150,10 +150,7 @@ def finetune(
     folder = output_dir or resolve(given.training.output_dir)
     with progress("fine-tuning") as update:
         result = train(
-            given,
-            rows,
-            folder,
-            on_log=lambda step, total, loss, rate, left: update(step, total, f"loss {loss:.3f}"),
+            given, rows, folder, on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}")
         )
     print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
 
@@ -352,15 +349,10 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...
 def pipeline(
     config: ConfigOption = "scenes",
     output: Annotated[Path | None, Option(help="Run folder; default: the config's.")] = None,
-    resume: Annotated[
-        bool, Option("--resume/--no-resume", help="Go on where a run stopped, or begin anew.")
-    ] = True,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="Go on where a run stopped.")] = True,
     skip: Annotated[
         list[str] | None,
-        Option(
-            help="Leave a step out and use what is there: exploration, generation, training, "
-            "inference, evaluation. May be given several times."
-        ),
+        Option(help="Leave out: exploration, generation, training, inference or evaluation; repeatable."),
     ] = None,
 ) -> None:
     """Run the five notebooks one after the other and write metrics.json and report.html."""
