@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model
+import torch
 from conftest import make_dataset
 from test_ranking import some_dialog
 
 from visdial_lab import journal
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError
-from visdial_lab.predictions import predictions, rank_dialogs, ranks_from_scores
+from visdial_lab.predictions import join_processes, predictions, rank_dialogs, ranks_from_scores
 from visdial_lab.visdial import VisDial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,6 +154,23 @@ def test_dialogs_without_options_have_nothing_to_rank(tmp_path):
     (tmp_path / "bare.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="nothing to rank"):
         rank_dialogs(VisDial.load(tmp_path / "bare.json"), tmp_path / "r.json", MADE_FROM, Scorer())
+
+
+def test_each_process_has_its_own_gpu(monkeypatch):
+    assert join_processes() == (0, 1, None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert join_processes() == (0, 1, None), "a cluster's variable alone makes no team"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    assert join_processes() == (3, 4, "cuda:1") and chosen == [1]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="no GPU for process 1: there are 1; start fewer"):
+        join_processes()
 
 
 # The command itself, on a tiny model.

@@ -1,6 +1,5 @@
 """Answering questions: many at once, a picture and its dialog read once, up to the end of the turn."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ from visdial_lab.visdial import Dialog
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_LINE = re.compile(r"(?P<who>[QA])\s*:(?P<text>.*)", re.IGNORECASE | re.DOTALL)
-
 
 def parse_conversation(text: str) -> list[tuple[str, str | None]]:
     """ "Q: …\\nA: …\\nQ: …" → [(question, answer), …, (question, None)]: the last question is the one to
@@ -35,16 +32,16 @@ def parse_conversation(text: str) -> list[tuple[str, str | None]]:
     lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
     turns: list[tuple[str, str | None]] = []
     for number, line in enumerate(lines, 1):
-        match = _LINE.fullmatch(line)
-        if not match:
-            raise UserError(f'conversation, line {number}: should begin with "Q:" or "A:", is {line!r}')
-        who, said = match["who"].upper(), match["text"].strip()
+        place = f"conversation, line {number}:"
+        who, _, said = (part.strip() for part in line.partition(":"))
         expected = "A" if turns and turns[-1][1] is None else "Q"
-        if who != expected:
-            raise UserError(f'conversation, line {number}: expected a line "{expected}: …", got {line!r}')
+        if who not in ("Q", "A", "q", "a"):
+            raise UserError(f'{place} should begin with "Q:" or "A:", is {line!r}')
+        if who.upper() != expected:
+            raise UserError(f'{place} expected a line "{expected}: …", got {line!r}')
         if not said:
-            raise UserError(f'conversation, line {number}: nothing after "{who}:"')
-        if who == "Q":
+            raise UserError(f'{place} nothing after "{expected}:"')
+        if expected == "Q":
             turns.append((said, None))
         else:
             turns[-1] = (turns[-1][0], said)

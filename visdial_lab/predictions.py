@@ -60,7 +60,7 @@ def join_processes() -> tuple[int, int, str | None]:
     Raises UserError when a machine has more processes than GPUs.
     """
     count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
+    if count == 1 or "LOCAL_RANK" not in os.environ:
         return 0, 1, None
     import torch
 
