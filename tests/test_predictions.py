@@ -63,10 +63,7 @@ class Scorer:
             if len(self.scored) == self.breaks_after:
                 raise self.error
             if dialog.image_id in self.bad:
-                problem = UserError(f"dialog {dialog.image_id}: damaged image")
-                if on_bad is None:
-                    raise problem
-                on_bad(index, problem)
+                on_bad(index, UserError(f"dialog {dialog.image_id}: damaged image"))
                 continue
             self.scored.append(dialog.image_id)
             rng = np.random.default_rng(dialog.image_id)

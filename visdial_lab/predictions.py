@@ -105,7 +105,7 @@ def rank_dialogs(
     dialogs: Sequence[Dialog],
     output: Path,
     made_from: dict[str, Any],
-    score: Callable[[list[Dialog], Any], Iterable[tuple[int, list]]],
+    score: Callable[[list[Dialog], Callable[[int, UserError], None]], Iterable[tuple[int, list]]],
     number: int = 0,
     count: int = 1,
     resume: bool = True,
@@ -127,24 +127,23 @@ def rank_dialogs(
         done = set(journal.read(output, made_from))
     [done, *_] = _meet(count, done)  # nobody writes before the first has read
     left = [dialog for dialog in dialogs if dialog.image_id not in done][number::count]
-    finished, total, skipped = len(done), len(done) + len(left), {}
+    finished, total = len(done), len(done) + len(left)
+    skipped: dict[int, str] = {}
 
     def on_bad(index: int, error: UserError) -> None:
-        skipped[left[index].image_id] = str(error)
-
-    progress(finished, total)
-    with journal.writing(output, made_from, number) as write:
-        scored = score(left, on_bad if skip_bad else None) if left else ()
-        try:
-            for index, rows in scored:
-                write(left[index].image_id, [None if row is None else row.tolist() for row in rows])
-                finished += 1
-                progress(finished, total - len(skipped))
-        except UserError as error:
+        if not skip_bad:
             raise UserError(
                 f"{error}\n{finished} of {total} dialogs are finished and kept: mend this and give the same "
                 "command again, or leave such dialogs out with --skip-bad"
             ) from None
+        skipped[left[index].image_id] = str(error)
+
+    progress(finished, total)
+    with journal.writing(output, made_from, number) as write:
+        for index, rows in score(left, on_bad) if left else ():
+            write(left[index].image_id, [None if row is None else row.tolist() for row in rows])
+            finished += 1
+            progress(finished, total - len(skipped))
     for others in _meet(count, skipped):
         skipped |= others
     return _merge(dialogs, output, made_from, skipped) if number == 0 else []
