@@ -109,8 +109,10 @@ def test_entries_of_a_batch_are_answered_as_one_by_one(build, tmp_path, dialogs)
         )
         for place, entry in entries.items()
     }
-    together = answer_entries(model, processor, entries, max_new_tokens=7)
-    assert together == alone and list(together) == [4, 9, 2] and len(set(alone.values())) > 1
+    for size in (1, 2, 3):
+        together = dict(answer_entries(model, processor, entries, size, max_new_tokens=7))
+        assert together == alone and list(together) == [4, 9, 2]
+    assert len(set(alone.values())) > 1
 
 
 def test_an_entry_that_cannot_be_answered_is_named(loaded, tmp_path, dialogs):
@@ -124,7 +126,7 @@ def test_an_entry_that_cannot_be_answered_is_named(loaded, tmp_path, dialogs):
     }
     for message, change in wrong.items():
         with pytest.raises(UserError, match=message):
-            answer_entries(*loaded, {3: good, 7: good | change})
+            list(answer_entries(*loaded, {3: good, 7: good | change}))
 
 
 def test_history_is_the_peoples(loaded, dialogs):

@@ -212,15 +212,12 @@ def infer(
     if not resume:
         journal.remove(output_file)
     answers = journal.read(output_file, made_from)
-    left = [place for place in range(len(entries)) if place not in answers]
+    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
     with journal.writing(output_file, made_from) as write, progress("answering") as update:
         update(len(answers), len(entries))
-        model, processor = load()
-        for start in range(0, len(left), batch_size):
-            chosen = {place: entries[place] for place in left[start : start + batch_size]}
-            for place, text in answer_entries(model, processor, chosen, seed=start, **decoding).items():
-                write(place, text)
-                answers[place] = text
+        for place, text in answer_entries(*load(), left, batch_size, **decoding):
+            write(place, text)
+            answers[place] = text
             update(len(answers), len(entries))
     write_json(output_file, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
     journal.remove(output_file)

@@ -1,6 +1,6 @@
 """Answering questions: many at once, a picture and its dialog read once, up to the end of the turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,21 +93,28 @@ def answer(
     return _answer(model, processor, [("", example)], **decoding)[0][0]
 
 
-def answer_entries(model: Any, processor: Any, entries: dict[int, dict], **decoding: Any) -> dict[int, str]:
-    """Answers to entries of a batch file, all at once, by their place in it; decoding: as for `answer`.
+def answer_entries(
+    model: Any, processor: Any, entries: dict[int, dict], batch_size: int = 16, seed: int = 0, **decoding: Any
+) -> Iterator[tuple[int, str]]:
+    """(place, answer) for the entries of a batch file, {place in it: entry}; so many are answered at once.
 
-    Raises UserError naming the place of an entry that cannot be answered.
+    seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
     """
-    examples = []
-    for place, entry in entries.items():
-        try:
-            messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
-            picture = record_image({"image": None, "image_id": place, "source": "batch"} | entry)
-            examples.append((f"[{place}]: ", encode(processor, messages, picture, True)))
-        except UserError as error:
-            raise UserError(f"[{place}]: {error}") from None
-    texts = _answer(model, processor, examples, **decoding)
-    return {place: text for place, [text] in zip(entries, texts, strict=True)}
+    places = list(entries)
+    for start in range(0, len(places), batch_size):
+        chosen = places[start : start + batch_size]
+        examples = [(f"[{place}]: ", _encode_entry(processor, place, entries[place])) for place in chosen]
+        texts = _answer(model, processor, examples, seed=seed + start, **decoding)
+        yield from ((place, text) for place, [text] in zip(chosen, texts, strict=True))
+
+
+def _encode_entry(processor: Any, place: int, entry: dict) -> dict[str, Any]:
+    try:
+        messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
+        picture = record_image({"image": None, "image_id": place, "source": "batch"} | entry)
+        return encode(processor, messages, picture, add_generation_prompt=True)
+    except UserError as error:
+        raise UserError(f"[{place}]: {error}") from None
 
 
 def answer_dialogs(
