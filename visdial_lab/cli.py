@@ -124,7 +124,7 @@ def base(
 def finetune(
     config: ConfigOption = "scenes",
     model_name: Annotated[str | None, Option(help="Base model: folder or hub name.")] = None,
-    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: made anew.")] = None,
+    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: from all dialogs.")] = None,
     output_dir: Annotated[Path | None, Option(help="Adapter folder to write.")] = None,
     batch_size: Annotated[int | None, Option(help="Dialogs a step on each device.")] = None,
     grad_accum: Annotated[int | None, Option(help="Steps added up before the weights move.")] = None,
@@ -346,10 +346,13 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...
 def pipeline(
     config: ConfigOption = "scenes",
     output: Annotated[Path | None, Option(help="Run folder; default: the config's.")] = None,
-    resume: Annotated[bool, Option("--resume/--no-resume", help="Go on where a run stopped.")] = True,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="Go on where it stopped, or anew.")] = True,
     skip: Annotated[
         list[str] | None,
-        Option(help="Leave out: exploration, generation, training, inference or evaluation; repeatable."),
+        Option(
+            help="Leave a step out and use what is there: exploration, generation, training, inference "
+            "or evaluation. May be given several times."
+        ),
     ] = None,
 ) -> None:
     """Run the five notebooks one after the other and write metrics.json and report.html."""

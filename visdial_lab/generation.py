@@ -88,7 +88,8 @@ def _problem(row: Any) -> str | None:
             return f"{where}.content should be text or a list of parts"
         kinds = [part.get("type") for part in parts]
         if kinds != ["text"] and (kinds != ["image", "text"] or place > 0):
-            return f"{where}.content holds {kinds}, expected ['text'] (the first may be ['image', 'text'])"
+            hint = "expected ['text'] (the first turn may hold ['image', 'text'])"
+            return f"{where}.content holds {kinds}, {hint}"
         if not isinstance(parts[-1].get("text"), str) or not parts[-1]["text"].strip():
             return f"{where}.content has no text"
     return None
