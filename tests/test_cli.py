@@ -172,6 +172,20 @@ def test_infer_one_streamed_and_a_batch(run, tiny, tmp_path, model):
     assert code == 2 and "looks at pictures: give --image-path" in err
 
 
+def test_infer_with_a_model_that_reads_text_only(run, tmp_path):
+    blind, batch, result = tiny_model.build_text(tmp_path / "blind"), tmp_path / "b.json", tmp_path / "r.json"
+    words = ["infer", "--model-path", blind, "--max-new-tokens", 4]
+    code, said, _ = run(*words, "--conversation", "Q: is it red?")
+    assert code == 0 and said.strip()
+    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}, {"conversation": "Q: " + "why " * 900}]))
+    code, _, err = run(*words, "--batch-file", batch, "--output-file", result)
+    assert code == 2 and "error: [1]: the conversation has" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"blind", "b.json"}, "nothing done, nothing left"
+    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}]))
+    assert run(*words, "--batch-file", batch, "--output-file", result)[0] == 0
+    assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()]
+
+
 def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, monkeypatch):
     import visdial_lab.inference as inference
 

@@ -43,6 +43,7 @@ def test_torn_anywhere_keeps_the_whole_lines_and_goes_on(output):
         path.write_bytes(whole[:cut])
         kept = [key for key, end in zip((1, 2), ends[1:], strict=True) if end <= cut]
         assert list(journal.read(output, MADE_FROM)) == kept
+        assert path.exists() == bool(kept)
         fill(output, {9: 9})
         assert list(journal.read(output, MADE_FROM)) == [*kept, 9]
     path.write_bytes(whole[: ends[1]] + b"\0" * 50 + b"\n[5, 5]\n")  # after a power cut
@@ -57,6 +58,16 @@ def test_another_origin_is_refused_with_what_differs(output):
     assert "model 'abc', now 'x'; split null, now 'val'." in message and "--no-resume" in message
     assert "limit" not in message and len(message.splitlines()) == 2
     assert journal.read(output, MADE_FROM) == {1: 1}
+
+
+def test_a_journal_without_work_stands_in_nobodys_way(output):
+    with pytest.raises(ZeroDivisionError), journal.writing(output, MADE_FROM):
+        raise ZeroDivisionError
+    assert not journal.paths(output)
+    fill(output, {1: 1})
+    path = journal.paths(output)[0]
+    path.write_bytes(path.read_bytes()[:-3])  # killed while the first entry was written
+    assert journal.read(output, {"model": "x"}) == {} and not journal.paths(output)
 
 
 @pytest.mark.parametrize("content", [b"", b"my notes\n", b'{"made_from"', b"[1]\n", b"null\n"])

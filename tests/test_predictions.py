@@ -236,9 +236,9 @@ def test_pictures_and_model_that_do_not_go_together(rank, model, tmp_path):
         )
         assert code == 2 and "no picture of these 2 dialogs is in" in err and written is None
     blind = tiny_model.build_text(tmp_path / "blind")
-    code, err, written = rank(blind, folder / "visdial_1.0_val.json", "--image-dir", folder, "--no-resume")
+    code, err, written = rank(blind, folder / "visdial_1.0_val.json", "--image-dir", folder)
     assert code == 2 and "reads text only" in err and written is None
-    code, _, written = rank(blind, folder / "visdial_1.0_val.json", "--no-resume")
+    code, _, written = rank(blind, folder / "visdial_1.0_val.json")
     assert code == 0 and len(written) == 6
 
 

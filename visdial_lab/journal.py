@@ -45,35 +45,41 @@ def read(output: Path, made_from: dict) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for path in paths(output):
         try:
-            with path.open("r+b") as file:
-                _check_header(path, file.readline(), made_from)
-                whole = file.tell()
-                for line in file:
-                    try:
-                        key, value = json.loads(line) if line.endswith(b"\n") else None
-                    except (ValueError, TypeError):  # cut off, or never on the disk: nothing from here on
-                        break
-                    found[key] = value
-                    whole += len(line)
-                file.truncate(whole)
+            there, entries = _read_one(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
+        if not entries:  # begun, but nothing was finished: nothing to go on with
+            path.unlink()
+            continue
+        keys = [key for key in there | made_from if there.get(key) != made_from.get(key)]
+        if keys:
+            changes = (f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in keys)
+            raise UserError(
+                f"{path} holds unfinished work made from something else: {'; '.join(changes)}.\n"
+                "Give the options it was begun with, or another output file, or --no-resume to begin anew"
+            )
+        found |= entries
     return found
 
 
-def _check_header(path: Path, line: bytes, made_from: dict) -> None:
-    """Refuse a file that is not ours, and work that was made from something else."""
-    try:
-        there = json.loads(line)["made_from"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is in the way: it is no journal of this command; move it away") from None
-    keys = [key for key in there | made_from if there.get(key) != made_from.get(key)]
-    if keys:
-        changes = (f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in keys)
-        raise UserError(
-            f"{path} holds unfinished work made from something else: {'; '.join(changes)}.\n"
-            "Give the options it was begun with, or another output file, or --no-resume to begin anew"
-        )
+def _read_one(path: Path) -> tuple[dict, dict[int, Any]]:
+    """(what a journal was made from, its entries). Raises UserError for a file that is not ours."""
+    entries: dict[int, Any] = {}
+    with path.open("r+b") as file:
+        try:
+            made_from = json.loads(file.readline())["made_from"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is in the way: it is no journal of this command; move it away") from None
+        whole = file.tell()
+        for line in file:
+            try:
+                key, value = json.loads(line) if line.endswith(b"\n") else None
+            except (ValueError, TypeError):  # cut off, or never on the disk: nothing from here on
+                break
+            entries[key] = value
+            whole += len(line)
+        file.truncate(whole)
+    return made_from, entries
 
 
 @contextlib.contextmanager
@@ -84,26 +90,33 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
     """
     if output.exists() and not output.is_file():
         raise UserError(f"cannot write {output}: it is not a file; give the name of one")
-    path = output.with_name(f"{output.name}.part-{number}")
+    path, header = (
+        output.with_name(f"{output.name}.part-{number}"),
+        json.dumps({"made_from": made_from}) + "\n",
+    )
     if not path.exists():
-        write_text(path, json.dumps({"made_from": made_from}) + "\n")
-    with path.open("ab", buffering=0) as file:  # a line a system call: nothing waits in a buffer
-        synced = time.monotonic()
+        write_text(path, header)
+    try:
+        with path.open("ab", buffering=0) as file:  # a line a system call: nothing waits in a buffer
+            synced = time.monotonic()
 
-        def write(key: int, value: Any) -> None:
-            nonlocal synced
-            line = (json.dumps([key, value], allow_nan=False) + "\n").encode()
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if time.monotonic() - synced > _SYNC_SECONDS:
-                    os.fsync(file.fileno())
-                    synced = time.monotonic()
-            except OSError as error:
-                reason = f"{error.strerror}; what was finished before is kept"
-                raise UserError(f"cannot write {path}: {reason}") from None
+            def write(key: int, value: Any) -> None:
+                nonlocal synced
+                line = (json.dumps([key, value], allow_nan=False) + "\n").encode()
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    if time.monotonic() - synced > _SYNC_SECONDS:
+                        os.fsync(file.fileno())
+                        synced = time.monotonic()
+                except OSError as error:
+                    reason = f"{error.strerror}; what was finished before is kept"
+                    raise UserError(f"cannot write {path}: {reason}") from None
 
-        yield write
+            yield write
+    finally:
+        if path.exists() and path.stat().st_size == len(header):  # nothing was finished
+            path.unlink()
 
 
 def remove(output: Path) -> None:
