@@ -62,10 +62,7 @@ def test_version_and_module(run):
         (["nope"], "No such command 'nope'."),
         (["rank", "--modle-path", "x"], "No such option: --modle-path"),
         (["generate", "base"], "Missing option '--output-path'."),
-        (
-            ["rank", "--model-path", "m", "--dialogs", "d", "--output-file", "o", "--batch-size", "0"],
-            "'--batch-size'",
-        ),
+        (["rank", "--model-path", "m", "--dialogs", "d", "--output-file", "o", "--limit", "0"], "'--limit'"),
         (["finetune", "--lr", "fast"], "'--lr'"),
         (["finetune", "--config", "scnes"], "unknown profile 'scnes' (did you mean scenes?)"),
         (["finetune", "--lr", "-1"], "override: training.learning_rate: expected a number above 0, got -1.0"),
@@ -130,7 +127,7 @@ def test_generate(run, tiny, tmp_path, monkeypatch):
 def test_rank_then_evaluate(run, tiny, tmp_path, model):
     dialogs, dense = tiny / "visdial_1.0_val.json", tiny / "visdial_1.0_val_dense_annotations.json"
     ranks, metrics = tmp_path / "ranks.json", tmp_path / "metrics.json"
-    words = ["rank", "--model-path", model, "--dialogs", dialogs, "--output-file", ranks, "--batch_size", 2]
+    words = ["rank", "--model-path", model, "--dialogs", dialogs, "--output_file", ranks]
     code, _, err = run(*words, "--limit", 3)
     assert code == 0 and "ranking: 3 of 3" in err
     assert len(json.loads(ranks.read_text())) == 3 * 3
@@ -173,6 +170,50 @@ def test_infer_one_streamed_and_a_batch(run, tiny, tmp_path, model):
     assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()] * 2
     code, _, err = run(*words, "--conversation", "Q: why?")
     assert code == 2 and "looks at pictures: give --image-path" in err
+
+
+def test_infer_with_a_model_that_reads_text_only(run, tmp_path):
+    blind, batch, result = tiny_model.build_text(tmp_path / "blind"), tmp_path / "b.json", tmp_path / "r.json"
+    words = ["infer", "--model-path", blind, "--max-new-tokens", 4]
+    code, said, _ = run(*words, "--conversation", "Q: is it red?")
+    assert code == 0 and said.strip()
+    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}, {"conversation": "Q: " + "why " * 900}]))
+    code, _, err = run(*words, "--batch-file", batch, "--output-file", result)
+    assert code == 2 and "error: [1]: the conversation has" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"blind", "b.json"}, "nothing done, nothing left"
+    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}]))
+    assert run(*words, "--batch-file", batch, "--output-file", result)[0] == 0
+    assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()]
+
+
+def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, monkeypatch):
+    import visdial_lab.inference as inference
+
+    picture, whole, result = str(next((tiny / "images").iterdir())), tmp_path / "w.json", tmp_path / "r.json"
+    batch = tmp_path / "b.json"
+    questions = ("why", "is it red", "a dog", "is it so", "two")
+    batch.write_text(json.dumps([{"image": picture, "conversation": f"Q: {text}?"} for text in questions]))
+    words = ["infer", "--model-path", model, "--max-new-tokens", 5, "--batch-file", batch, "--batch-size", 2]
+    assert run(*words, "--output-file", whole)[0] == 0
+    answered, real = [], inference.answer_entries
+
+    def broken_off(model, processor, entries, *arguments, **decoding):
+        for place, text in real(model, processor, entries, *arguments, **decoding):
+            if len(answered) == 3:
+                raise KeyboardInterrupt
+            answered.append(place)
+            yield place, text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "answer_entries", broken_off)
+        assert run(*words, "--output-file", result)[0] == 130
+    assert answered == [0, 1, 2] and not result.exists()
+    code, _, err = run(*words, "--output-file", result, "--temperature", 1)
+    assert code == 2 and "temperature 0.0, now 1.0" in err and "--no-resume" in err
+    code, _, err = run(*words, "--output-file", result)
+    assert code == 0 and "answering: 3 of 5" in err and "answering: 5 of 5" in err
+    assert result.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", "b.json", "r.json", "w.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Answers: the same alone and in a batch, ended at the end of the turn, and from a conversation typed by
 hand."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,9 +10,9 @@ import tiny_model
 import torch
 from PIL import Image
 
-from visdial_lab.chat import dialog_messages, encode
+from visdial_lab.chat import dialog_messages, encode, pad
 from visdial_lab.errors import UserError
-from visdial_lab.inference import answer, answer_dialogs, parse_conversation
+from visdial_lab.inference import answer, answer_dialogs, answer_entries, parse_conversation
 from visdial_lab.models import load_model
 from visdial_lab.visdial import VisDial
 
@@ -50,11 +51,82 @@ def test_greedy_answers_do_not_depend_on_batching(loaded, dialogs):
     expected = [
         [greedy_by_hand(*loaded, dialog, turn.round_id, 6) for turn in dialog.rounds] for dialog in dialogs
     ]
-    for size in (1, 4, 16):
+    for size in (1, 2, 16):
         assert answer_dialogs(*loaded, dialogs, max_new_tokens=6, batch_size=size) == expected
+    assert answer_dialogs(*loaded, [dialogs[1]] * 2, max_new_tokens=6) == [expected[1]] * 2
     assert (
         len({text for texts in expected for text in texts}) > 1
     )  # a model that always says the same proves little
+
+
+def test_the_beginnings_are_those_of_one_reading(scenes):
+    """On the embedded model: as if every round had been read on its own, picture and all, by `generate`."""
+    model, processor = load_model(scenes.parent / "gemma3-scenes")
+    dialogs = VisDial.load(scenes, "val")[:2]
+    pictures = []
+    hook = model.model.vision_tower.register_forward_hook(lambda *call: pictures.append(len(call[2][0])))
+    said = answer_dialogs(model, processor, dialogs)
+    hook.remove()
+    assert sum(pictures) == 2, "the picture is looked at once a dialog"
+    end = processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    for dialog, texts in zip(dialogs, said, strict=True):
+        for turn, text in list(zip(dialog.rounds, texts, strict=True))[::3]:
+            prompt = encode(processor, dialog_messages(dialog, upto=turn.round_id), dialog.image(), True)
+            batch = pad(processor, [prompt])
+            new = model.generate(**batch, max_new_tokens=16, do_sample=False, eos_token_id=[end])
+            new = new[0, batch["input_ids"].shape[1] :]
+            assert processor.tokenizer.decode(new, skip_special_tokens=True).strip() == text
+    assert len({text for texts in said for text in texts}) > 3
+
+
+def test_an_adapter_that_is_not_merged(loaded, dialogs):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(
+        copy.deepcopy(loaded[0]), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    ).eval()
+    expected = [greedy_by_hand(adapted, loaded[1], dialogs[0], n, 5) for n in (1, 2, 3)]
+    assert answer_dialogs(adapted, loaded[1], dialogs[:1], max_new_tokens=5) == [expected]
+    assert answer_dialogs(*loaded, dialogs[:1], max_new_tokens=5) != [expected]
+
+
+@pytest.mark.parametrize("build", [tiny_model.build, tiny_model.build_text])
+def test_entries_of_a_batch_are_answered_as_one_by_one(build, tmp_path, dialogs):
+    model, processor = load_model(build(tmp_path / "m", seed=3))
+    pictures = [str(dialog.image_path) for dialog in dialogs]
+    entries = {
+        4: {"image": pictures[0], "conversation": "Q: is it red?"},
+        9: {
+            "image": pictures[1],
+            "conversation": "Q: a dog?\nA: yes it is\nQ: what color is the cat near it?",
+        },
+        2: {"image": pictures[0], "conversation": "Q: why", "caption": "two people by the lake"},
+    }
+    alone = {
+        place: answer(
+            *(model, processor, Image.open(entry["image"]), entry["conversation"], entry.get("caption")),
+            max_new_tokens=7,
+        )
+        for place, entry in entries.items()
+    }
+    for size in (1, 2, 3):
+        together = dict(answer_entries(model, processor, entries, size, max_new_tokens=7))
+        assert together == alone and list(together) == [4, 9, 2]
+    assert len(set(alone.values())) > 1
+
+
+def test_an_entry_that_cannot_be_answered_is_named(loaded, tmp_path, dialogs):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = {"image": str(dialogs[0].image_path), "conversation": "Q: is it red?"}
+    wrong = {
+        r"\[7\]: .*damaged image": {"image": str(tmp_path / "bad.png")},
+        r"\[7\]: the conversation has \d+ tokens; with 32 new": {"conversation": "Q: " + "is it red " * 400},
+        r"\[7\]: .*give exactly one image": {"image": None},
+        r"\[7\]: question 1 is empty": {"conversation": "Q: ?"},
+    }
+    for message, change in wrong.items():
+        with pytest.raises(UserError, match=message):
+            list(answer_entries(*loaded, {3: good, 7: good | change}))
 
 
 def test_history_is_the_peoples(loaded, dialogs):
@@ -103,12 +175,12 @@ def test_text_only_model_needs_no_picture(tmp_path, dialogs):
     assert isinstance(answer(model, processor, None, "Q: is it red?", max_new_tokens=2), str)
 
 
-def test_progress_counts_questions(loaded, dialogs):
+def test_progress_counts_dialogs(loaded, dialogs):
     seen = []
     answer_dialogs(
-        *loaded, dialogs, max_new_tokens=1, batch_size=4, progress=lambda *count: seen.append(count)
+        *loaded, dialogs, max_new_tokens=1, batch_size=1, progress=lambda *count: seen.append(count)
     )
-    assert seen == [(4, 6), (6, 6)]
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_too_long_and_senseless_settings(tmp_path, loaded, dialogs):

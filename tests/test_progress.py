@@ -13,8 +13,8 @@ def test_a_line_for_news_and_for_the_end_only(capsys, monkeypatch):
             update(done, 5, note)
     assert capsys.readouterr().err.splitlines() == [
         "counting: 1 of 5, 1 s",
-        "counting: 3 of 5, 3 s, odd",
-        "counting: 4 of 5, 14 s, odd",
+        "counting: 3 of 5, 3 s, 2 s to go, odd",
+        "counting: 4 of 5, 14 s, 4 s to go, odd",
         "counting: 5 of 5, 15 s, odd",
     ]
 

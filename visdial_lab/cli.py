@@ -5,10 +5,9 @@ failed, 2 the input or the call is wrong, 130 interrupted.
 """
 
 import contextlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,17 +73,6 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         where = context.command_path if context else "visdial-lab"
         return 2, f"error: {' '.join(error.format_message().split())}\nsee {where} --help"
     return 1, f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-
-
-@contextlib.contextmanager
-def _result_file(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Give a function that writes the result; a place that cannot be written is found out before the work."""
-    from visdial_lab.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.touch()
-        yield lambda obj: temporary.write_text(json.dumps(obj, ensure_ascii=False) + "\n", encoding="utf-8")
-    say(f"wrote {path}")
 
 
 def _load_config(name: str, options: dict[str, Any]) -> "Config":
@@ -186,44 +174,54 @@ def infer(
     temperature: Annotated[float, Option(min=0, help="0 = always the likeliest token.")] = 0.0,
     top_p: Annotated[float, Option(help="Sample from the likeliest tokens of this probability.")] = 1.0,
     stream: Annotated[bool, Option("--stream", help="Print the answer while it is made.")] = False,
+    batch_size: Annotated[int, Option(min=1, help="Entries answered at once.")] = 16,
+    resume: Annotated[bool, Option(help="Go on where a --batch-file was stopped, or begin anew.")] = True,
 ) -> None:
     """Answer a question about a picture, or a whole file of them."""
     if (batch_file is None) == (conversation is None):
         raise UserError("give either --conversation (with --image-path) or --batch-file (with --output-file)")
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
+    from visdial_lab import journal
     from visdial_lab.chat import record_image, takes_images
-    from visdial_lab.files import resolve
-    from visdial_lab.inference import answer, read_batch
+    from visdial_lab.files import resolve, write_json
+    from visdial_lab.inference import answer, answer_entries, read_batch
     from visdial_lab.models import load_model
 
-    entries = [{"image": image_path and str(image_path), "conversation": conversation, "caption": caption}]
-    if batch_file is not None:
-        entries = read_batch(batch_file)
+    single = {"image": image_path and str(image_path), "conversation": conversation, "caption": caption}
+    entries = read_batch(batch_file) if batch_file is not None else [single]
     for entry in entries:
         if entry.get("image") is not None and not resolve(entry["image"]).is_file():
             raise UserError(f"image not found: {entry['image']}")
-    model, processor = load_model(model_path)
-    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
 
-    def reply(number: int, entry: dict, **options: Any) -> str:
-        if entry.get("image") is None and takes_images(processor):
+    def load() -> tuple[Any, Any]:
+        model, processor = load_model(model_path)
+        if takes_images(processor) and any(entry.get("image") is None for entry in entries):
             raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
-        picture = record_image({"image": entry.get("image"), "image_id": number, "source": "batch"})
-        return answer(
-            model, processor, picture, entry["conversation"], entry.get("caption"), **sampling, **options
-        )
+        return model, processor
 
     if output_file is None:
-        show = (lambda piece: print(piece, end="", flush=True)) if stream else None
-        text = reply(1, entries[0], on_text=show)
-        print("" if stream else text)
+        model, processor = load()
+        picture = record_image({"image_id": 0, "source": "given"} | single)
+        text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
+        if not stream:
+            print(text)
         return
-    with _result_file(output_file) as write, progress("answering") as update:
-        for number, entry in enumerate(entries):
-            entry["answer"] = reply(number, entry)
-            update(number + 1, len(entries))
-        write(entries)
+    made_from = journal.sources(model_path, batch_file, **decoding)
+    if not resume:
+        journal.remove(output_file)
+    answers = journal.read(output_file, made_from)
+    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
+    with journal.writing(output_file, made_from) as write, progress("answering") as update:
+        update(len(answers), len(entries))
+        for place, text in answer_entries(*load(), left, batch_size, **decoding):
+            write(place, text)
+            answers[place] = text
+            update(len(answers), len(entries))
+    write_json(output_file, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
+    journal.remove(output_file)
+    say(f"wrote {output_file}")
 
 
 @app.command()
@@ -233,21 +231,54 @@ def rank(
     output_file: Annotated[Path, Option(help="Predictions to write (EvalAI's format).")],
     image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
     split: Annotated[str | None, Option(help="If the file does not say: train, val, test.")] = None,
-    blank_image: Annotated[bool, Option("--blank-image", help="Score a gray picture instead.")] = False,
-    batch_size: Annotated[int, Option(min=1, help="Dialogs read at once.")] = 8,
     limit: Annotated[int | None, Option(min=1, help="Only the first so many dialogs.")] = None,
+    blank_image: Annotated[bool, Option("--blank-image", help="Score a gray picture instead.")] = False,
+    length_normalised: Annotated[
+        bool, Option("--length-normalised", help="Mean, not sum of tokens.")
+    ] = False,
+    load_in_4bit: Annotated[bool | None, Option(help="Default: as the adapter was trained.")] = None,
+    memory_gb: Annotated[float | None, Option(min=0.1, help="GiB beyond the weights; default: all.")] = None,
+    resume: Annotated[bool, Option(help="Go on where a run was stopped, or begin anew.")] = True,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="List bad dialogs and do the others.")] = False,
 ) -> None:
-    """Rank the 100 candidate answers of every round by the probability the model gives them."""
-    from visdial_lab.models import load_model
-    from visdial_lab.ranking import predictions, score_dialogs
+    """Rank the 100 candidate answers of every round by the probability the model gives them.
+
+    On several GPUs: accelerate launch --num_processes N -m visdial_lab rank …
+    """
+    from visdial_lab.journal import sources
+    from visdial_lab.models import load_model, pick_device, pick_dtype
+    from visdial_lab.predictions import check_pictures, join_processes, rank_dialogs
+    from visdial_lab.ranking import iter_scores
     from visdial_lab.visdial import VisDial
 
-    chosen = list(VisDial.load(dialogs, split, image_root=image_dir)[:limit])
-    with _result_file(output_file) as write:
-        model, processor = load_model(model_path)
-        with progress("ranking") as update:
-            scores = score_dialogs(model, processor, chosen, blank_image, batch_size, progress=update)
-        write(predictions(chosen, scores))
+    source = VisDial.load(dialogs, split, image_root=image_dir)
+    chosen = list(source[:limit])
+    number, count, device = join_processes()
+    device = device or pick_device()
+    scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
+    folder = image_dir and str(image_dir.absolute())
+    settings = scoring | {"image_dir": folder, "split": source.split, "limit": limit}
+    settings |= {"load_in_4bit": load_in_4bit, "dtype": str(pick_dtype(device))}
+    made_from = sources(model_path, source.path, **settings)
+    memory = memory_gb and int(memory_gb * 2**30)
+
+    def score(left: list, on_bad: Any) -> Iterator:
+        model, processor = load_model(model_path, load_in_4bit, device)
+        check_pictures(processor, chosen, image_dir)
+        return iter_scores(model, processor, left, **scoring, memory=memory, on_bad=on_bad)
+
+    share = f", process 1 of {count}" if count > 1 else ""
+    with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:
+        skipped = rank_dialogs(
+            chosen, output_file, made_from, score, number, count, resume, skip_bad, progress=update
+        )
+    if number == 0:
+        say(f"wrote {output_file}")
+    for reason in skipped:
+        say(f"skipped: {reason}")
+    if skipped:
+        say(f"{len(skipped)} of {len(chosen)} dialogs skipped; once mended, the same command adds them")
+        raise typer.Exit(1)
 
 
 @app.command()

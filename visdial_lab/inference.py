@@ -1,19 +1,26 @@
-"""Answering questions: batched generation that stops at the end of the turn."""
+"""Answering questions: many at once, a picture and its dialog read once, up to the end of the turn."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visdial_lab.chat import END, chat_messages, dialog_messages, encode, input_image, pad, tokenizer_of
+from visdial_lab.chat import (
+    END,
+    answer_starts,
+    chat_messages,
+    dialog_messages,
+    encode,
+    input_image,
+    pad,
+    record_image,
+    tokenizer_of,
+)
 from visdial_lab.errors import UserError, shown
 from visdial_lab.files import read_json
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_LINE = re.compile(r"(?P<who>[QA])\s*:(?P<text>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def parse_conversation(text: str) -> list[tuple[str, str | None]]:
@@ -25,16 +32,16 @@ def parse_conversation(text: str) -> list[tuple[str, str | None]]:
     lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
     turns: list[tuple[str, str | None]] = []
     for number, line in enumerate(lines, 1):
-        match = _LINE.fullmatch(line)
-        if not match:
-            raise UserError(f'conversation, line {number}: should begin with "Q:" or "A:", is {line!r}')
-        who, said = match["who"].upper(), match["text"].strip()
+        place = f"conversation, line {number}:"
+        who, _, said = (part.strip() for part in line.partition(":"))
         expected = "A" if turns and turns[-1][1] is None else "Q"
-        if who != expected:
-            raise UserError(f'conversation, line {number}: expected a line "{expected}: …", got {line!r}')
+        if who not in ("Q", "A", "q", "a"):
+            raise UserError(f'{place} should begin with "Q:" or "A:", is {line!r}')
+        if who.upper() != expected:
+            raise UserError(f'{place} expected a line "{expected}: …", got {line!r}')
         if not said:
-            raise UserError(f'conversation, line {number}: nothing after "{who}:"')
-        if who == "Q":
+            raise UserError(f'{place} nothing after "{expected}:"')
+        if expected == "Q":
             turns.append((said, None))
         else:
             turns[-1] = (turns[-1][0], said)
@@ -72,21 +79,42 @@ def answer(
     image: "Image | None",
     conversation: str | Sequence[tuple[str, str | None]],
     caption: str | None = None,
-    max_new_tokens: int = 32,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    on_text: Callable[[str], None] | None = None,
+    **decoding: Any,
 ) -> str:
     """The model's answer to the last question of a conversation about one picture.
 
     conversation: "Q: …\\nA: …\\nQ: …" or the pairs that `parse_conversation` makes of it.
-    on_text(piece) is called with each piece of the answer as soon as it is there.
+    decoding: max_new_tokens (32), temperature (0 = always the likeliest token), top_p, seed, and stream=True
+    to print the answer while it is made.
     Raises UserError for a conversation that is malformed or longer than the model can read.
     """
     turns = parse_conversation(conversation) if isinstance(conversation, str) else conversation
     example = encode(processor, chat_messages(turns, caption), image, add_generation_prompt=True)
-    return _generate(model, processor, [example], max_new_tokens, temperature, top_p, seed, on_text)[0]
+    return _answer(model, processor, [("", example)], **decoding)[0][0]
+
+
+def answer_entries(
+    model: Any, processor: Any, entries: dict[int, dict], batch_size: int = 16, seed: int = 0, **decoding: Any
+) -> Iterator[tuple[int, str]]:
+    """(place, answer) for the entries of a batch file, {place in it: entry}; so many are answered at once.
+
+    seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
+    """
+    places = list(entries)
+    for start in range(0, len(places), batch_size):
+        chosen = places[start : start + batch_size]
+        examples = [(f"[{place}]: ", _encode_entry(processor, place, entries[place])) for place in chosen]
+        texts = _answer(model, processor, examples, seed=seed + start, **decoding)
+        yield from ((place, text) for place, [text] in zip(chosen, texts, strict=True))
+
+
+def _encode_entry(processor: Any, place: int, entry: dict) -> dict[str, Any]:
+    try:
+        messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
+        picture = record_image({"image": None, "image_id": place, "source": "batch"} | entry)
+        return encode(processor, messages, picture, add_generation_prompt=True)
+    except UserError as error:
+        raise UserError(f"[{place}]: {error}") from None
 
 
 def answer_dialogs(
@@ -94,51 +122,48 @@ def answer_dialogs(
     processor: Any,
     dialogs: Sequence[Dialog],
     max_new_tokens: int = 16,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
     blank_image: bool = False,
-    batch_size: int = 16,
+    batch_size: int = 2,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **decoding: Any,
 ) -> list[list[str]]:
     """For each dialog, the model's answer to each round, given the rounds before it as the people had them.
 
-    temperature 0 takes the likeliest token (the same answers every time); above 0 samples, with `seed`.
     blank_image: answer from a gray picture, to see what guessing without looking gives.
-    batch_size: questions answered at once. progress(done, total) is called after each batch, in questions.
+    batch_size: dialogs answered at once. progress(done, total) is called after each batch, in dialogs.
+    seed and decoding (temperature, top_p): as for `answer`.
     """
-    examples, owners = [], []
-    for number, dialog in enumerate(dialogs):
-        picture = input_image(processor, dialog, blank_image)
-        for round_id in range(1, len(dialog.rounds) + 1):
-            examples.append((dialog, round_id, picture))
-            owners.append(number)
-    answers: list[list[str]] = [[] for _ in dialogs]
-    for start in range(0, len(examples), batch_size):
-        batch = [
-            encode(processor, dialog_messages(dialog, upto=round_id), picture, add_generation_prompt=True)
-            for dialog, round_id, picture in examples[start : start + batch_size]
-        ]
-        texts = _generate(model, processor, batch, max_new_tokens, temperature, top_p, seed + start)
-        for owner, text in zip(owners[start : start + batch_size], texts, strict=True):
-            answers[owner].append(text)
-        if progress is not None:
-            progress(min(start + batch_size, len(examples)), len(examples))
+    answers: list[list[str]] = []
+    for start in range(0, len(dialogs), batch_size):
+        examples = []
+        for dialog in (dialogs[i] for i in range(start, min(start + batch_size, len(dialogs)))):
+            messages = dialog_messages(dialog, upto=len(dialog.rounds))
+            picture = input_image(processor, dialog, blank_image)
+            examples.append((f"dialog {dialog.image_id}: ", encode(processor, messages, picture, True)))
+        answers += _answer(model, processor, examples, True, max_new_tokens, seed=seed + start, **decoding)
+        progress(len(answers), len(dialogs))
     return answers
 
 
-def _generate(
+def _answer(
     model: Any,
     processor: Any,
-    examples: list[dict],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    on_text: Callable[[str], None] | None = None,
-) -> list[str]:
-    """Continue each encoded prompt until <end_of_turn> or max_new_tokens; returns the texts."""
+    examples: list[tuple[str, dict]],
+    every_round: bool = False,
+    max_new_tokens: int = 32,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stream: bool = False,
+) -> list[list[str]]:
+    """Answers to the last question of each encoded conversation (how messages call it, example), or to all.
+
+    Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
+    one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
+    """
     import torch
+    from transformers import DynamicCache, TextStreamer
 
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise UserError(
@@ -146,35 +171,40 @@ def _generate(
             "expected at least 1, at least 0, and above 0 up to 1"
         )
     tokenizer = tokenizer_of(processor)
-    batch = {name: tensor.to(model.device) for name, tensor in pad(processor, examples, side="left").items()}
-    length = batch["input_ids"].shape[1]
     limit = model.config.get_text_config().max_position_embeddings
-    if length + max_new_tokens > limit:
-        raise UserError(
-            f"the conversation has {length} tokens; with {max_new_tokens} new ones the model reads {limit}"
-        )
+    prompts, counts = [], []
+    for row, (place, example) in enumerate(examples):
+        if (length := len(example["input_ids"])) + max_new_tokens > limit:
+            wanted = f"with {max_new_tokens} new ones the model reads {limit}"
+            raise UserError(f"{place}the conversation has {length} tokens; {wanted}")
+        ends = answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
+        prompts += [(row, end) for end in ends]
+        counts.append(len(ends))
+    batch = pad(processor, [example for _, example in examples])
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    rows, ends = torch.tensor(prompts, device=model.device).T[:, :, None]
+    columns = torch.arange(int(ends.max()), device=model.device) + ends - ends.max()  # [Q, W]
+    seen, columns = columns >= 0, columns.clamp(min=0)
+
+    def own(states: torch.Tensor) -> torch.Tensor:  # [B, H, T, D] → [Q, H, W - 1, D]
+        return states[rows, :, columns[:, :-1]].transpose(1, 2)  # `generate` reads the last token itself
+
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     torch.manual_seed(seed)
     with torch.inference_mode():
+        read = DynamicCache()  # without a config it keeps whole sequences, also for sliding-window layers
+        causal.base_model(**batch, past_key_values=read, use_cache=True)
         output = model.generate(
-            **batch,
+            input_ids=batch["input_ids"][rows, columns],
+            attention_mask=seen.long(),
+            past_key_values=DynamicCache([(own(layer.keys), own(layer.values)) for layer in read.layers]),
             max_new_tokens=max_new_tokens,
             do_sample=temperature > 0,
             eos_token_id=[tokenizer.convert_tokens_to_ids(END)],
             pad_token_id=tokenizer.pad_token_id,
-            streamer=_streamer(tokenizer, on_text) if on_text is not None else None,
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,
         )
-    texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
-
-
-def _streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
-    """What `generate` tells about each new token, passed on as text (for one conversation at a time)."""
-    from transformers import TextStreamer
-
-    class Streamer(TextStreamer):
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            on_text(text)
-
-    return Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    said = iter(tokenizer.batch_decode(output[:, columns.shape[1] :], skip_special_tokens=True))
+    return [[next(said).strip() for _ in range(count)] for count in counts]

@@ -20,7 +20,7 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
     from rich import progress as rich
     from rich.console import Console
 
-    counts = rich.MofNCompleteColumn(), rich.TimeElapsedColumn()
+    counts = rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), rich.TimeRemainingColumn()
     note = rich.TextColumn("{task.fields[note]}", markup=False)
     columns = rich.SpinnerColumn(), "{task.description}", rich.BarColumn(bar_width=24), *counts, note
     with rich.Progress(*columns, console=Console(stderr=True)) as bar:
@@ -31,13 +31,18 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
 def _line_by_line(what: str) -> Callable[..., None]:
     """An update that speaks when the note changes, when all is done, and otherwise every ten seconds."""
     began, told_at, told = time.monotonic(), 0.0, (-1, None)
+    first: tuple[int, float] | None = None  # where this run began: an earlier one may have done a part
 
     def update(done: int, total: int, note: str = "") -> None:
-        nonlocal told_at, told
+        nonlocal told_at, told, first
         now = time.monotonic()
+        first = first or (done, now)
         news = note != told[1] or done == total != told[0] or now - told_at > 10
         if news:
-            say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
+            left = ""
+            if first[0] < done < total:
+                left = f", {(now - first[1]) * (total - done) / (done - first[0]):.0f} s to go"
+            say(f"{what}: {done} of {total}, {now - began:.0f} s{left}{note and f', {note}'}")
             told_at, told = now, (done, note)
 
     return update

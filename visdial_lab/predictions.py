@@ -1,0 +1,153 @@
+"""From scores to ranks, and the job behind `visdial-lab rank`: it survives a kill, several GPUs share it."""
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visdial_lab import journal
+from visdial_lab.chat import takes_images
+from visdial_lab.errors import UserError
+from visdial_lab.files import write_text
+from visdial_lab.metrics import ranks_from_scores
+from visdial_lab.visdial import Dialog
+
+
+def predictions(
+    dialogs: Sequence[Dialog], scores: list[list[np.ndarray | None]], answers: list[list[str]] | None = None
+) -> list[dict]:
+    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given.
+
+    Ties are shuffled with image and round as seed: a round's ranks do not depend on what else is ranked.
+    """
+    entries = []
+    for number, (dialog, by_round) in enumerate(zip(dialogs, scores, strict=True)):
+        for place, (turn, row) in enumerate(zip(dialog.rounds, by_round, strict=True)):
+            if row is None:
+                continue
+            ranks = ranks_from_scores(row, seed=(dialog.image_id, turn.round_id))
+            entry = {"image_id": dialog.image_id, "round_id": turn.round_id, "ranks": ranks.tolist()}
+            if answers is not None:
+                entry["answer"] = answers[number][place]
+            entries.append(entry)
+    return entries
+
+
+def join_processes() -> tuple[int, int, str | None]:
+    """(number of this process, how many share the job, its own GPU), as torchrun or `accelerate launch` began
+    them; (0, 1, None) for one that is alone.
+
+    They wait for each other and share a list; scores never travel. For that gloo will do, on any machine.
+    Raises UserError when a machine has more processes than GPUs.
+    """
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1 or "LOCAL_RANK" not in os.environ:
+        return 0, 1, None
+    import torch
+
+    own, device = int(os.environ["LOCAL_RANK"]), None
+    if torch.cuda.is_available():
+        device = f"cuda:{own}"
+        if own >= torch.cuda.device_count():
+            raise UserError(f"no GPU for process {own}: there are {torch.cuda.device_count()}; start fewer")
+        torch.cuda.set_device(own)
+    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(hours=1))
+    return torch.distributed.get_rank(), count, device
+
+
+def _meet(count: int, value: Any) -> list:
+    """Wait for all processes; returns what each has brought. A dead one is noticed at once."""
+    if count == 1:
+        return [value]
+    import torch
+
+    values: list = [None] * count
+    try:
+        torch.distributed.all_gather_object(values, value)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "another process has failed, or was an hour late; what is finished is kept, and the same command "
+            f"goes on there ({str(error)[:80]} …)"
+        ) from error
+    return values
+
+
+def check_pictures(processor: Any, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
+    """Find out before the work when model and pictures cannot come together. Raises UserError."""
+    if not takes_images(processor):
+        if image_dir is not None:
+            raise UserError("this model reads text only and ranks without pictures; leave --image-dir out")
+    elif all(dialog.image_path is None for dialog in dialogs):
+        where = image_dir or "the folder of the dialogs file"
+        raise UserError(f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where")
+
+
+def rank_dialogs(
+    dialogs: Sequence[Dialog],
+    output: Path,
+    made_from: dict[str, Any],
+    score: Callable[[list[Dialog], Callable[[int, UserError], None]], Iterable[tuple[int, list]]],
+    number: int = 0,
+    count: int = 1,
+    resume: bool = True,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[str]:
+    """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
+
+    score(dialogs, on_bad) → (index, scores of each round) in any order, as `ranking.iter_scores`; called when
+    something is left to do. Returns the reasons why dialogs were skipped. Raises UserError for journals made
+    from something else and, without skip_bad, for the first bad dialog.
+    """
+    if not any(turn.options is not None for dialog in dialogs for turn in dialog.rounds):
+        raise UserError("no round of these dialogs has answer options: there is nothing to rank")
+    done: set[int] = set()
+    if number == 0:
+        if not resume:
+            journal.remove(output)
+        done = set(journal.read(output, made_from))
+    [done, *_] = _meet(count, done)  # nobody writes before the first has read
+    left = [dialog for dialog in dialogs if dialog.image_id not in done][number::count]
+    finished, total = len(done), len(done) + len(left)
+    skipped: dict[int, str] = {}
+
+    def on_bad(index: int, error: UserError) -> None:
+        if not skip_bad:
+            raise UserError(
+                f"{error}\n{finished} of {total} dialogs are finished and kept: mend this and give the same "
+                "command again, or leave such dialogs out with --skip-bad"
+            ) from None
+        skipped[left[index].image_id] = str(error)
+
+    progress(finished, total)
+    with journal.writing(output, made_from, number) as write:
+        for index, rows in score(left, on_bad) if left else ():
+            write(left[index].image_id, [None if row is None else row.tolist() for row in rows])
+            finished += 1
+            progress(finished, total - len(skipped))
+    for others in _meet(count, skipped):
+        skipped |= others
+    return _merge(dialogs, output, made_from, skipped) if number == 0 else []
+
+
+def _merge(
+    dialogs: Sequence[Dialog], output: Path, made_from: dict[str, Any], skipped: dict[int, str]
+) -> list[str]:
+    """All journals → the EvalAI list; the journals go unless some dialogs are still to be mended."""
+    found = journal.read(output, made_from)
+    ranked = [dialog for dialog in dialogs if dialog.image_id not in skipped]
+    lost = [dialog.image_id for dialog in ranked if dialog.image_id not in found]
+    if lost:
+        raise UserError(
+            f"{len(lost)} dialogs (first {lost[0]}) are in no journal beside {output}: processes on several "
+            "machines need an output folder that all of them see. The same command goes on"
+        )
+    scores = [[row and np.array(row) for row in found[dialog.image_id]] for dialog in ranked]
+    write_text(output, json.dumps(predictions(ranked, scores)) + "\n")
+    if not skipped:
+        journal.remove(output)
+    return [skipped[dialog.image_id] for dialog in dialogs if dialog.image_id in skipped]
