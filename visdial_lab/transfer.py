@@ -1,0 +1,177 @@
+"""One file over an unreliable network: goes on where it stopped, tries again, believes nothing unchecked."""
+
+import hashlib
+import os
+import shutil
+import stat
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import httpx
+
+TRIES, PAUSE = 6, 1.0  # attempts in a row without progress; seconds before the second, doubled for the next
+
+Report = Callable[[int, str], None]
+
+
+class DownloadFailed(Exception):
+    """What could not be fetched and why; everything else is in place, and the same command goes on."""
+
+
+class Gone(DownloadFailed):
+    """The server has no such file."""
+
+
+class _Again(Exception):
+    """This attempt failed, the next may not; args: what happened, seconds to wait (None: as usual)."""
+
+
+def fetch(
+    client: httpx.Client,
+    url: str,
+    part: Path,
+    target: Path,
+    report: Report,
+    md5: str | None = None,
+    size: int | None = None,
+) -> None:
+    """Fetch one file into `part`, going on from what is there already; when it is whole, it becomes `target`.
+
+    md5 and size are checked where they are known; photos and zips are looked into. report(bytes, name) is
+    told what arrives. At most TRIES attempts in a row may bring less than a megabyte. Raises Gone when the
+    server has no such file, DownloadFailed when it does not give it.
+    """
+    failures = 0
+    while True:
+        before = length(part)
+        try:
+            _receive(client, url, part, lambda count: report(count, target.name))
+            _check(part, target.suffix, md5, size)
+            os.replace(part, target)
+            return
+        except (_Again, httpx.HTTPError) as error:
+            failures = 1 if length(part) >= before + (1 << 20) else failures + 1
+            what, wait = (
+                (*error.args, None)[:2]
+                if isinstance(error, _Again)
+                else (error or type(error).__name__, None)
+            )
+            if failures >= TRIES:
+                raise DownloadFailed(f"{url}: {what} ({TRIES} attempts)") from None
+            time.sleep(PAUSE * 2 ** (failures - 1) if wait is None else min(wait, 60))
+
+
+def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int], None]) -> None:
+    """One request. What arrives is appended to `part`, or replaces it if the server starts from the front."""
+    have = length(part)
+    with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
+        status = response.status_code
+        if status in (404, 410):
+            raise Gone(f"{url}: the server has no such file")
+        if status == 416:  # nothing after what we have: it may be whole
+            return
+        if status == 429 or status >= 500:
+            wait = response.headers.get("Retry-After", "")
+            raise _Again(f"the server answers {status}", int(wait) if wait.isdecimal() else None)
+        if status not in (200, 206):
+            raise DownloadFailed(f"{url}: the server answers {status} {response.reason_phrase}")
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise _Again("a web page came instead of the file")
+        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if status == 206 and not goes_on:
+            part.unlink(missing_ok=True)
+            raise _Again("the server sent another part than was asked for")
+        with part.open("ab" if status == 206 else "wb") as file:
+            report(0 if status == 206 else -have)
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                report(len(chunk))
+
+
+def _check(part: Path, suffix: str, md5: str | None, size: int | None) -> None:
+    """_Again, and the file removed, unless it is whole and of its kind."""
+    problem = None
+    if size is not None and length(part) != size:
+        problem = f"{length(part):,} bytes came, expected {size:,}"
+    elif md5 is not None:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        problem = None if found == md5 else f"wrong checksum (md5 {found}, expected {md5})"
+    elif suffix == ".zip":
+        try:
+            with zipfile.ZipFile(part) as archive:
+                bad = archive.testzip()
+            problem = bad and f"damaged zip ({bad[:60]!a})"
+        except Exception as error:  # whatever zipfile may raise on what is no zip
+            problem = f"damaged zip ({error})"
+    elif suffix == ".jpg":
+        from PIL import Image
+
+        try:
+            with Image.open(part) as picture:
+                picture.draft("L", (80, 80))  # the fast way through all of its bytes
+                picture.load()
+        except Exception as error:  # Pillow raises a dozen different types on damaged files
+            problem = f"damaged photo ({error})"
+    if problem:
+        part.unlink()
+        raise _Again(problem)
+
+
+def safe_members(archive: zipfile.ZipFile, about: int) -> dict[str, zipfile.ZipInfo]:
+    """{last part of the name: member}. ValueError for a zip that wants out of its folder, or is a bomb.
+
+    about: the bytes that it is expected to unpack to.
+    """
+    for member in archive.infolist():
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or ":" in path.name
+            or stat.S_ISLNK(member.external_attr >> 16)
+        ):
+            raise ValueError(f"it is not safe to unpack ({member.filename[:60]!a})")
+    size = sum(member.file_size for member in archive.infolist())
+    if size > 2 * about + (1 << 20):
+        raise ValueError(f"it would unpack to {size_text(size)}, expected about {size_text(about)}")
+    return {PurePosixPath(member.filename).name: member for member in archive.infolist()}
+
+
+def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Unpack one member to a path of our choice."""
+    with archive.open(member) as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def size_text(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def meter(total: int, progress: Callable[[int, int, str], None]) -> Report:
+    """Give report(bytes, name), for any thread: counts, and tells `progress` twice a second."""
+    lock, began = threading.Lock(), time.monotonic()
+    done, told, noted, note = 0, 0.0, 0.0, ""
+
+    def report(count: int, name: str) -> None:
+        nonlocal done, told, noted, note
+        with lock:
+            done, now = done + count, time.monotonic()
+            if now - told < 0.5:
+                return
+            if now - noted > 10:  # seldom, so that a log has few lines
+                rate = max(done, 1) / max(now - began, 1e-3)
+                left = max(0, total - done) / rate
+                note, noted = f"{name}, {rate / 1e6:.1f} MB/s, {left / 60:.0f} min left", now
+            told = now
+            progress(round(done / 1e6), round(max(total, done) / 1e6), note)
+
+    return report
