@@ -426,3 +426,14 @@ def test_killed_at_twenty_random_points(site, tmp_path):
     assert tree(root) == whole
     before = len(site.requests)
     assert start(root).wait() == 0 and len(site.requests) == before
+
+
+def test_the_addresses_are_those_of_the_data_sheet(shared_data):
+    sheet = (shared_data / "README.md").read_text()
+    for one in module.OFFICIAL:
+        assert f"`{one.place}`" in sheet or f"`{one.url[7:]}`" in sheet or f"`{one.name}`" in sheet, one.place
+        assert one.md5 is None or (one.md5 in sheet and f"{one.size:,}" in sheet)
+    for pattern in ("train2014/COCO_train2014_%012d.jpg", "unlabeled2017/%012d.jpg"):
+        assert f"{module.COCO}/{pattern}" in sheet
+        name = pattern.replace("%012d", "{:012d}")
+        assert any(name == there for places in module.PHOTOS.values() for there, _ in places)

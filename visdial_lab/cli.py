@@ -389,9 +389,7 @@ def pipeline(
 
 @app.command()
 def download(
-    split: Annotated[list[str], Option(help="train, val, test or all; may be given several times.")] = [
-        "val"
-    ],
+    split: Annotated[list[str] | None, Option(help="train, val (default), test or all; repeatable.")] = None,
     root: Annotated[Path, Option(help="The data folder to fill.")] = Path("data/visdial"),
     images: Annotated[str | None, Option(help=_IMAGES)] = None,
     limit: Annotated[int | None, Option(min=1, help="Photos of the first so many dialogs only.")] = None,

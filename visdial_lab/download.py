@@ -38,58 +38,44 @@ class Remote(NamedTuple):
 
     split: str
     kind: str  # dialogs, dense, images or licences
-    url: str
+    place: str  # address below DROPBOX or COCO
     size: int  # bytes: exact where there is an md5, else about; of dialogs, that of the JSON in the zip
-    count: (
-        int  # dialogs, annotations or photos in it; of licences, how much bigger the lists are than the zip
-    )
+    count: int  # dialogs, annotations or photos in it; of licences, how often bigger the lists in the zip are
     md5: str | None = None
 
     @property
+    def url(self) -> str:
+        at_coco = self.place.startswith(("zips/", "annotations/"))
+        return f"{COCO}/{self.place}" if at_coco else f"{DROPBOX}/{self.place}?dl=1"
+
+    @property
     def name(self) -> str:
-        """The last part of the address."""
-        return self.url.rpartition("/")[2].partition("?")[0]
+        return self.place.rpartition("/")[2]
 
     @property
     def makes(self) -> str:
         """A JSON file, or the folder of photos that the zip is unpacked into."""
-        stem, _, ending = self.name.rpartition(".")
+        stem = self.name.rpartition(".")[0]
         return stem if self.kind == "images" else f"{stem}.json"
 
 
-_BOX, _COCO = "https://www.dropbox.com/s/", "http://images.cocodataset.org/"
+DROPBOX, COCO = "https://www.dropbox.com/s", "http://images.cocodataset.org"
 OFFICIAL = (
-    Remote("train", "dialogs", f"{_BOX}ix8keeudqrd8hn8/visdial_1.0_train.zip?dl=1", 1_090_000_000, 123_287),
+    Remote("train", "dialogs", "ix8keeudqrd8hn8/visdial_1.0_train.zip", 1_090_000_000, 123_287),
+    Remote("train", "dense", "1ajjfpepzyt3q4m/visdial_1.0_train_dense_sample.json", 1_200_000, 2000),
     Remote(
-        "train", "dense", f"{_BOX}1ajjfpepzyt3q4m/visdial_1.0_train_dense_sample.json?dl=1", 1_200_000, 2000
+        "train", "images", "zips/train2014.zip", 13_510_573_713, 82_783, "0da8c0bd3d6becc4dcb32757491aca88"
     ),
-    Remote(
-        "train",
-        "images",
-        f"{_COCO}zips/train2014.zip",
-        13_510_573_713,
-        82_783,
-        "0da8c0bd3d6becc4dcb32757491aca88",
-    ),
-    Remote(
-        "train",
-        "images",
-        f"{_COCO}zips/val2014.zip",
-        6_645_013_297,
-        40_504,
-        "a3d79f5ed8d289b7a7554ce06a5782b3",
-    ),
-    Remote("val", "dialogs", f"{_BOX}ibs3a0zhw74zisc/visdial_1.0_val.zip?dl=1", 18_400_000, 2064),
-    Remote(
-        "val", "dense", f"{_BOX}3knyk09ko4xekmc/visdial_1.0_val_dense_annotations.json?dl=1", 1_200_000, 2064
-    ),
-    Remote("val", "images", f"{_BOX}twmtutniktom7tu/VisualDialog_val2018.zip?dl=1", 331_000_000, 2064),
-    Remote("test", "dialogs", f"{_BOX}o7mucbre2zm7i5n/visdial_1.0_test.zip?dl=1", 11_400_000, 8000),
-    Remote("test", "images", f"{_BOX}mwlrg31hx0430mt/VisualDialog_test2018.zip?dl=1", 1_290_000_000, 8000),
+    Remote("train", "images", "zips/val2014.zip", 6_645_013_297, 40_504, "a3d79f5ed8d289b7a7554ce06a5782b3"),
+    Remote("val", "dialogs", "ibs3a0zhw74zisc/visdial_1.0_val.zip", 18_400_000, 2064),
+    Remote("val", "dense", "3knyk09ko4xekmc/visdial_1.0_val_dense_annotations.json", 1_200_000, 2064),
+    Remote("val", "images", "twmtutniktom7tu/VisualDialog_val2018.zip", 331_000_000, 2064),
+    Remote("test", "dialogs", "o7mucbre2zm7i5n/visdial_1.0_test.zip", 11_400_000, 8000),
+    Remote("test", "images", "mwlrg31hx0430mt/VisualDialog_test2018.zip", 1_290_000_000, 8000),
 )
 # COCO's lists of photos with their licences, for `licence="free"`.
-_2014 = Remote("train", "licences", f"{_COCO}annotations/annotations_trainval2014.zip", 241_000_000, 8)
-_2017 = Remote("val", "licences", f"{_COCO}annotations/image_info_unlabeled2017.zip", 4_000_000, 20)
+_2014 = Remote("train", "licences", "annotations/annotations_trainval2014.zip", 241_000_000, 8)
+_2017 = Remote("val", "licences", "annotations/image_info_unlabeled2017.zip", 4_000_000, 20)
 _LISTS = {"train": _2014, "val": _2017, "test": _2017}
 _FREE = {4, 5, 7, 8}  # COCO's numbers: attribution, share-alike, no known restrictions, US government work
 # Single photos: where COCO has them, and the names that the official zips give them.
@@ -309,7 +295,7 @@ def _fetch_photos(line: _Line, plan: Plan, split: str, count: int) -> list[str]:
         for there, here in PHOTOS[split]:
             name = there.format(image_id)
             try:
-                line.fetch(_COCO + name, name, plan.root / here.format(image_id))
+                line.fetch(f"{COCO}/{name}", name, plan.root / here.format(image_id))
             except Gone:
                 continue
             except DownloadFailed as error:
