@@ -237,7 +237,7 @@ def test_course_root(course, tmp_path, monkeypatch):
     assert files.course_root() == course
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkout" / "visdial_lab").mkdir(parents=True)
-    (tmp_path / "checkout" / "pyproject.toml").write_text("")
+    (tmp_path / "checkout" / "data" / "scenes").mkdir(parents=True)
     monkeypatch.setattr(files, "__file__", str(tmp_path / "checkout" / "visdial_lab" / "files.py"))
     assert files.course_root() == tmp_path / "checkout"
     monkeypatch.setenv("VISDIAL_LAB_ROOT", str(course / "data"))

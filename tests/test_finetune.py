@@ -141,7 +141,6 @@ def test_text_only_model(course, rows):
     [
         {"model__load_in_4bit": False},
         {"model__use_gradient_checkpointing": True},
-        {"training__optim": "adamw_8bit"},
         {"training__gradient_accumulation_steps": 2},
         {"peft__use_rslora": True, "peft__lora_dropout": 0.1, "peft__bias": "lora_only"},
         {"training__lr_scheduler_type": "linear", "training__weight_decay": 0.1},
@@ -156,6 +155,21 @@ def test_settings_are_honoured(course, rows, overrides):
         assert changed[-1]["loss"] == pytest.approx(plain[-1]["loss"], abs=1e-4)
     else:
         assert [row["loss"] for row in changed] != [row["loss"] for row in plain]
+
+
+def test_the_8_bit_optimizer_is_taken(course, rows, monkeypatch):
+    """It keeps matrices as small as these in 32 bits, so the losses may be equal; look at who is called."""
+    from bitsandbytes.optim import AdamW
+
+    bits, build = [], AdamW.__init__
+
+    def watched(self, *args, **options):
+        bits.append(options["optim_bits"])
+        build(self, *args, **options)
+
+    monkeypatch.setattr(AdamW, "__init__", watched)
+    finetune(settings(training__optim="adamw_8bit", training__max_steps=1), rows, "adapter")
+    assert bits == [8]
 
 
 @pytest.mark.parametrize(

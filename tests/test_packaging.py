@@ -76,8 +76,8 @@ def test_starting_imports_nothing_heavy(command):
 def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
-        *("errors", "files", "config", "course", "reading", "visdial", "transfer", "download", "chat"),
-        *("generation", "models", "finetune", "inference", "ranking", "metrics", "plots", "views"),
+        *("errors", "progress", "files", "config", "course", "reading", "visdial", "transfer", "download"),
+        *("chat", "generation", "models", "finetune", "inference", "ranking", "metrics", "plots", "views"),
         *("report", "pipeline", "doctor", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):

@@ -13,27 +13,21 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 __version__ = "0.1.0.dev0"
 
-# Name → the module that owns it. Names that are also modules (finetune, generation …) are left out:
+# Module → the names it offers here. Names that are also modules (finetune, generation …) are left out:
 # `visdial_lab.finetune` must mean one thing only.
-_HOME = {
-    "UserError": "errors",
-    "setup": "course",
-    "load_config": "config",
-    "profile_names": "config",
-    "VisDial": "visdial",
-    "Dialog": "visdial",
-    "Round": "visdial",
-    "dialog_messages": "chat",
-    "write_records": "generation",
-    "read_records": "generation",
-    "load_model": "models",
-    "answer": "inference",
-    "answer_dialogs": "inference",
-    "score_dialogs": "ranking",
-    "evaluate": "metrics",
-    "validate_predictions": "metrics",
+_OFFERS = {
+    "errors": "UserError",
+    "config": "load_config profile_names",
+    "course": "setup",
+    "visdial": "VisDial Dialog Round",
+    "chat": "dialog_messages",
+    "generation": "write_records read_records",
+    "models": "load_model",
+    "inference": "answer answer_dialogs",
+    "ranking": "score_dialogs",
+    "metrics": "evaluate validate_predictions",
 }
-
+_HOME = {name: module for module, names in _OFFERS.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 

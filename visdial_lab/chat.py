@@ -85,12 +85,6 @@ def dialog_messages(dialog: Dialog, upto: int | None = None) -> list[dict]:
     return chat_messages(turns, dialog.caption, where)
 
 
-def message_text(message: dict) -> str:
-    """The words of one message, without the picture."""
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-
 def tokenizer_of(processor: Any) -> Any:
     """The tokenizer inside a processor; a text-only model has nothing but a tokenizer."""
     return getattr(processor, "tokenizer", processor)
@@ -101,23 +95,25 @@ def takes_images(processor: Any) -> bool:
     return hasattr(processor, "image_processor")
 
 
+def _parts(message: dict) -> list[dict]:
+    """A message's content as a list of parts; plain text is one part."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def render(processor: Any, messages: list[dict], add_generation_prompt: bool = False) -> str:
     """The chat template's text, with control tokens disarmed and the picture's place filled with its tokens.
 
     A text-only model's text has no picture in it. Raises UserError for an empty turn.
     """
-    safe = []
+    sees, safe = takes_images(processor), []
     for number, message in enumerate(messages, 1):
-        text = plain_text(message_text(message), f"message {number}")
-        pictured = not isinstance(message["content"], str) and any(
-            part["type"] == "image" for part in message["content"]
-        )
-        picture = [{"type": "image"}] if pictured and takes_images(processor) else []
+        text = plain_text("".join(part.get("text", "") for part in _parts(message)), f"message {number}")
+        picture = [{"type": "image"} for part in _parts(message) if sees and part["type"] == "image"]
         safe.append({"role": message["role"], "content": [*picture, {"type": "text", "text": text}]})
     text = processor.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt)
-    if takes_images(processor):  # the only <start_of_image> left are ours
-        text = text.replace(processor.boi_token, processor.full_image_sequence)
-    return text
+    # the only <start_of_image> left are ours
+    return text.replace(processor.boi_token, processor.full_image_sequence) if sees else text
 
 
 def encode(
@@ -125,62 +121,62 @@ def encode(
 ) -> dict[str, Any]:
     """Messages (and picture) → what the model reads, and which of it is learnt.
 
-    Returns input_ids [L] int64, token_type_ids [L] int64 (1 = picture, attended to both ways), supervised
-    [L] bool (answers and their <end_of_turn>), pixel_values [3, H, W] float or None. Text-only models ignore
+    Returns input_ids [L] int64, token_type_ids [L] int64 (1 = picture, attended to both ways), supervised [L]
+    bool (answers and their <end_of_turn>), pixel_values [3, H, W] float or None. Text-only models ignore
     `image`.
     """
     import torch
 
     encoded = _encode_text(processor, messages, add_generation_prompt)
-    pictures = sum(isinstance(m["content"], list) and {"type": "image"} in m["content"] for m in messages)
-    encoded = {name: torch.tensor(values) for name, values in encoded.items()}
-    encoded["pixel_values"] = None
+    pictures = sum(part["type"] == "image" for message in messages for part in _parts(message))
+    pixels = None
     if takes_images(processor) and pictures:
         if image is None or pictures > 1:
             raise UserError(f"the messages hold {pictures} picture(s); give exactly one image")
-        encoded["pixel_values"] = pixel_values(processor, image)
-    return encoded
+        pixels = processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    return {name: torch.tensor(values) for name, values in encoded.items()} | {"pixel_values": pixels}
 
 
 def token_count(processor: Any, messages: list[dict]) -> int:
     """Length of the encoded messages in tokens, picture included, without opening the picture."""
-    return len(_encode_text(processor, messages, add_generation_prompt=False)["input_ids"])
+    return len(_encode_text(processor, messages)["input_ids"])
 
 
-def _encode_text(processor: Any, messages: list[dict], add_generation_prompt: bool) -> dict[str, list]:
+def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, bool]]:
+    """(token, is it learnt?) for each token of the messages, to look at; "▁" is shown as a space."""
+    encoded = _encode_text(processor, messages)
+    tokens = tokenizer_of(processor).convert_ids_to_tokens(encoded["input_ids"])
+    return list(zip((token.replace("▁", " ") for token in tokens), encoded["supervised"], strict=True))
+
+
+def _encode_text(
+    processor: Any, messages: list[dict], add_generation_prompt: bool = False
+) -> dict[str, list]:
     tokenizer = tokenizer_of(processor)
     text = render(processor, messages, add_generation_prompt)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has <bos> already
     starts = answer_starts(tokenizer, ids)
-    expected = sum(m["role"] == "assistant" for m in messages) + add_generation_prompt
+    expected = sum(message["role"] == "assistant" for message in messages) + add_generation_prompt
     if len(starts) != expected:
         raise UserError(
             "this model's tokenizer or chat template does not mark turns as Gemma's does "
             f"({len(starts)} of {expected} answers found); use a Gemma-3 instruction model"
         )
-    end = tokenizer.convert_tokens_to_ids(END)
-    supervised = [False] * len(ids)
+    end, supervised = tokenizer.convert_tokens_to_ids(END), [False] * len(ids)
     for start in starts:
         if end in ids[start:]:  # not so after a generation prompt: there the answer is still to come
-            stop = ids.index(end, start)
-            supervised[start : stop + 1] = [True] * (stop + 1 - start)
+            stop = ids.index(end, start) + 1
+            supervised[start:stop] = [True] * (stop - start)
     picture = tokenizer.image_token_id if takes_images(processor) else None
-    return {
-        "input_ids": ids,
-        "token_type_ids": [int(token == picture) for token in ids],
-        "supervised": supervised,
-    }
+    token_types = [int(token == picture) for token in ids]
+    return {"input_ids": ids, "token_type_ids": token_types, "supervised": supervised}
 
 
 def answer_starts(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     """Where each answer begins: the index after every "<start_of_turn>model\\n", found on the token ids."""
     header = tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"]
-    ids = list(ids)
-    return [
-        i + len(header)
-        for i, token in enumerate(ids)
-        if token == header[0] and ids[i : i + len(header)] == header
-    ]
+    ids, size = list(ids), len(header)
+    return [place + size for place in range(len(ids)) if ids[place : place + size] == header]
 
 
 def answer_ids(processor: Any, answers: Sequence[str]) -> list[list[int]]:
@@ -189,11 +185,6 @@ def answer_ids(processor: Any, answers: Sequence[str]) -> list[list[int]]:
     texts = [ANSWER_HEADER + plain_text(answer, "answer") + END for answer in answers]
     header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
     return [ids[header:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-
-def pixel_values(processor: Any, image: "Image") -> "torch.Tensor":
-    """The picture as the vision tower wants it: [3, H, W] float."""
-    return processor.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
 
 def blank(image: "Image") -> "Image":
@@ -210,39 +201,23 @@ def input_image(processor: Any, dialog: Dialog, blank_image: bool = False) -> "I
     return blank(dialog.image()) if blank_image else dialog.image()
 
 
-def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, bool]]:
-    """(token, is it learnt?) for each token of the messages, to look at; "▁" is shown as a space."""
-    encoded = _encode_text(processor, messages, add_generation_prompt=False)
-    tokens = tokenizer_of(processor).convert_ids_to_tokens(encoded["input_ids"])
-    return [
-        (token.replace("▁", " "), learnt) for token, learnt in zip(tokens, encoded["supervised"], strict=True)
-    ]
-
-
 def pad(processor: Any, examples: list[dict[str, Any]], side: str = "right") -> dict[str, "torch.Tensor"]:
-    """Encoded examples → one batch: input_ids, attention_mask, token_type_ids, labels [B, L], pixel_values
+    """Encoded examples → a batch: input_ids, attention_mask, token_type_ids, labels [B, L], pixel_values
     [B, 3, H, W].
 
     Training pads on the right, generation on the left (the next token comes after the last column).
     Text-only models get neither token_type_ids nor pixel_values.
     """
     import torch
-
-    length = max(len(example["input_ids"]) for example in examples)
+    from torch.nn.utils.rnn import pad_sequence
 
     def rows(name: str, fill: int) -> "torch.Tensor":
-        filled = torch.full((len(examples), length), fill)
-        for row, example in zip(filled, examples, strict=True):
-            values = example[name].to(filled.dtype)
-            where = slice(0, len(values)) if side == "right" else slice(length - len(values), None)
-            row[where] = values
-        return filled
+        values = [example[name] for example in examples]
+        return pad_sequence(values, batch_first=True, padding_value=fill, padding_side=side)
 
     examples = [example | {"ones": torch.ones_like(example["input_ids"])} for example in examples]
-    batch = {
-        "input_ids": rows("input_ids", tokenizer_of(processor).pad_token_id),
-        "attention_mask": rows("ones", 0),
-    }
+    padding = tokenizer_of(processor).pad_token_id
+    batch = {"input_ids": rows("input_ids", padding), "attention_mask": rows("ones", 0)}
     if takes_images(processor):
         batch["token_type_ids"] = rows("token_type_ids", 0)
         pixels = [example["pixel_values"] for example in examples if example["pixel_values"] is not None]

@@ -8,16 +8,20 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from visdial_lab import __version__
 from visdial_lab.errors import UserError
+from visdial_lab.progress import progress, say
+
+if TYPE_CHECKING:
+    from visdial_lab.config import Config
+    from visdial_lab.visdial import VisDial
 
 app = typer.Typer(
     name="visdial-lab",
@@ -50,79 +54,37 @@ ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit; what went wrong is told in one or two lines, or in full with --debug."""
-    arguments = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in arguments  # accepted anywhere in the line
+    words = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in words  # accepted anywhere in the line
     try:
-        words = [word for word in arguments if word != "--debug"]
-        code = app(words, "visdial-lab", standalone_mode=False) or 0
+        code = app([word for word in words if word != "--debug"], "visdial-lab", standalone_mode=False) or 0
         if code == 130:  # typer has caught a Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
-    except BaseException as error:
-        if debug and not isinstance(error, (SystemExit, BrokenPipeError)):
+    except BrokenPipeError:  # `| head` has read enough; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
             import traceback
 
             traceback.print_exc()
-        code = _exit_code(error, debug)
+        code, message = _verdict(error)
+        say(message if debug or code != 1 else f"{message} (--debug shows where)")
     sys.exit(code)
 
 
-def _exit_code(error: BaseException, debug: bool) -> int:
-    """Say what happened on standard error; return the exit code for it."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, BrokenPipeError):  # `| head` has read enough; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code for an error, and what to say about it."""
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted; what was finished before is kept")
-        return 130
+        return 130, "interrupted; what was finished before is kept"
     if isinstance(error, UserError):
-        _say(f"error: {error}")
-        return 2
+        return 2, f"error: {error}"
     if hasattr(error, "format_message"):  # the call itself: an unknown option, a missing value …
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "visdial-lab"
-        _say(f"error: {' '.join(error.format_message().split())}\nsee {where} --help")
-        return 2
-    hint = "" if debug else " (--debug shows where)"
-    _say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}{hint}")
-    return 1
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[..., None]]:
-    """Give update(done, total, note=""): a bar on a terminal, elsewhere a line when there is news."""
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.fields[note]}", markup=False),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
-        return
-    began, last = time.monotonic(), {"time": 0.0, "note": None, "done": -1}
-
-    def update(done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        news = note != last["note"] or done == total or now - last["time"] > 10
-        if news and done != last["done"]:
-            _say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
-            last.update(time=now, note=note, done=done)
-
-    yield update
+        return 2, f"error: {' '.join(error.format_message().split())}\nsee {where} --help"
+    return 1, f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 @contextlib.contextmanager
@@ -133,7 +95,21 @@ def _result_file(path: Path) -> Iterator[Callable[[Any], None]]:
     with atomic_path(path) as temporary:
         temporary.touch()
         yield lambda obj: temporary.write_text(json.dumps(obj, ensure_ascii=False) + "\n", encoding="utf-8")
-    _say(f"wrote {path}")
+    say(f"wrote {path}")
+
+
+def _load_config(name: str, options: dict[str, Any]) -> "Config":
+    """The profile, with those options laid over it that were given."""
+    from visdial_lab.config import load_config
+
+    return load_config(name, {key: value for key, value in options.items() if value is not None})
+
+
+def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
+    """The dialogs to train on, or so many of another split."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
 
 
 def _show_version(asked: bool) -> None:
@@ -160,14 +136,10 @@ def base(
     sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
 ) -> None:
     """Turn human dialogs into training records (TRL's conversational format), one a line."""
-    from visdial_lab.config import load_config
     from visdial_lab.generation import write_records
-    from visdial_lab.visdial import VisDial
 
-    given = load_config(config)
-    dialogs = VisDial.load(given.data.root, split or given.data.train_split)[: given.data.num_train_dialogs]
-    count = sample_count if sample_count is not None else given.generation.sample_count
-    written = write_records(output_path, dialogs, count, given.generation.rounds, given.generation.seed)
+    given = _load_config(config, {"generation.sample_count": sample_count})
+    written = write_records(output_path, _load_dialogs(given, split), **given.generation.model_dump())
     print(f"{written} records in {output_path}")
 
 
@@ -175,9 +147,7 @@ def base(
 def finetune(
     config: ConfigOption = "scenes",
     model_name: Annotated[str | None, Option(help="Base model: folder or hub name.")] = None,
-    dataset_path: Annotated[
-        Path | None, Option(help="Records (.jsonl); default: all of the config's training dialogs.")
-    ] = None,
+    dataset_path: Annotated[Path | None, Option(help="Records (.jsonl); default: from all dialogs.")] = None,
     output_dir: Annotated[Path | None, Option(help="Adapter folder to write.")] = None,
     batch_size: Annotated[int | None, Option(help="Dialogs a step on each device.")] = None,
     grad_accum: Annotated[int | None, Option(help="Steps added up before the weights move.")] = None,
@@ -186,11 +156,9 @@ def finetune(
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
 ) -> None:
     """Fine-tune the base model with QLoRA; writes an adapter folder."""
-    from visdial_lab.config import load_config
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
-    from visdial_lab.visdial import VisDial
 
     options = {
         "model.name": model_name,
@@ -200,17 +168,12 @@ def finetune(
         "training.num_train_epochs": epochs,
         "training.max_steps": max_steps,
     }
-    given = load_config(config, {key: value for key, value in options.items() if value is not None})
-    rows = dataset_path
-    if rows is None:
-        dialogs = VisDial.load(given.data.root, given.data.train_split)[: given.data.num_train_dialogs]
-        rows = list(records(dialogs, **given.generation.model_dump()))
-    with _progress("fine-tuning") as update:
+    given = _load_config(config, options)
+    rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
+    folder = output_dir or resolve(given.training.output_dir)
+    with progress("fine-tuning") as update:
         result = train(
-            given,
-            rows,
-            output_dir or resolve(given.training.output_dir),
-            on_log=lambda step, total, loss, rate, left: update(step, total, f"loss {loss:.3f}"),
+            given, rows, folder, on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}")
         )
     print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
 
@@ -267,7 +230,7 @@ def infer(
         text = reply(1, entries[0], on_text=show)
         print("" if stream else text)
         return
-    with _result_file(output_file) as write, _progress("answering") as update:
+    with _result_file(output_file) as write, progress("answering") as update:
         for number, entry in enumerate(entries):
             entry["answer"] = reply(number, entry)
             update(number + 1, len(entries))
@@ -293,7 +256,7 @@ def rank(
     chosen = list(VisDial.load(dialogs, split, image_root=image_dir)[:limit])
     with _result_file(output_file) as write:
         model, processor = load_model(model_path)
-        with _progress("ranking") as update:
+        with progress("ranking") as update:
             scores = score_dialogs(model, processor, chosen, blank_image, batch_size, progress=update)
         write(predictions(chosen, scores))
 
@@ -329,7 +292,7 @@ def evaluate(
         files = [file for file in (prediction_file, groundtruth_file, dense_file) if file is not None]
         sources = {portable(file): sha256(file) for file in files}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
-        _say(f"wrote {output_file}")
+        say(f"wrote {output_file}")
 
 
 def _by_round(dialogs: Any, entries: list) -> list[tuple[str, ...]]:
@@ -363,14 +326,12 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...
 def pipeline(
     config: ConfigOption = "scenes",
     output: Annotated[Path | None, Option(help="Run folder; default: the config's.")] = None,
-    resume: Annotated[
-        bool, Option("--resume/--no-resume", help="Go on where a run stopped, or begin anew.")
-    ] = True,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="Go on where it stopped, or anew.")] = True,
     skip: Annotated[
         list[str] | None,
         Option(
-            help="Leave a step out and use what is there: exploration, generation, training, "
-            "inference, evaluation. May be given several times."
+            help="Leave a step out and use what is there: exploration, generation, training, inference "
+            "or evaluation. May be given several times."
         ),
     ] = None,
 ) -> None:
@@ -379,10 +340,10 @@ def pipeline(
     from visdial_lab.pipeline import NotebookFailed, run_pipeline
 
     try:
-        with _progress("pipeline") as update:
+        with progress("pipeline") as update:
             report = run_pipeline(load_config(config), output, resume, skip or (), update)
     except NotebookFailed as error:  # it says itself where to look: no traceback of ours would tell more
-        _say(f"error: {error}")
+        say(f"error: {error}")
         raise typer.Exit(1) from None
     print(f"report: {report}")
 
@@ -405,10 +366,10 @@ def download(
     print("\n".join(job.lines()))
     try:
         if not dry_run and (job.files or job.photos):
-            with _progress("download (MB)") as update:
+            with progress("download (MB)") as update:
                 fetch(job, update)
     except DownloadFailed as error:  # it says itself what is missing: no traceback of ours would tell more
-        _say(f"error: {error}\nthe same command goes on from here")
+        say(f"error: {error}\nthe same command goes on from here")
         raise typer.Exit(1) from None
 
 

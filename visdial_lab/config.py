@@ -1,7 +1,9 @@
 """The profile: a YAML file becomes one frozen, typed Config; a mistake is an error that names its place."""
 
+import contextlib
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +16,8 @@ from visdial_lab.files import read_text, resolve
 
 def _number(value: Any) -> Any:
     """YAML 1.1 and papermill hand over `1e-4` as text: read it as the number that is meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
     return value
 
 
@@ -58,13 +57,10 @@ class Peft(Section):
 
     @model_validator(mode="after")
     def _something_is_trained(self):
-        if not (self.finetune_vision_layers or self.finetune_language_layers):
+        layers = self.finetune_vision_layers or self.finetune_language_layers
+        if not (layers and (self.finetune_attention_modules or self.finetune_mlp_modules)):
             raise ValueError(
-                "nothing to train: set finetune_vision_layers or finetune_language_layers to true"
-            )
-        if not (self.finetune_attention_modules or self.finetune_mlp_modules):
-            raise ValueError(
-                "nothing to train: set finetune_attention_modules or finetune_mlp_modules to true"
+                "nothing to train: set one of finetune_*_layers and one of finetune_*_modules true"
             )
         return self
 
@@ -156,7 +152,7 @@ class Config(Section):
 
 _PROFILES = Path(__file__).parent / "configs"
 _SECTIONS = {
-    name: field.annotation.model_fields for name, field in Config.model_fields.items() if name != "name"
+    name: part.annotation.model_fields for name, part in Config.model_fields.items() if name != "name"
 }
 _KEYS = ["name", *(f"{section}.{key}" for section, keys in _SECTIONS.items() for key in keys)]
 
@@ -173,18 +169,15 @@ def load_config(name_or_path: str | Path = "scenes", overrides: dict[str, Any] |
     `overrides` has dotted keys: {"training.learning_rate": 1e-4}.
     Raises UserError for an unknown profile, YAML that cannot be read, an unknown key, a wrong type or value.
     """
-    layers = [*_layers(name_or_path), ("override", overrides or {})]
-    values: dict[str, Any] = {section: {} for section in _SECTIONS}
-    origin: dict[str, str] = {}  # dotted key → the file its value came from, for the error message
-    for source, tree in layers:
-        for key, value in _flatten(tree, source):
-            section, _, leaf = key.rpartition(".")
-            (values[section] if section else values)[leaf] = value
-            origin[key] = source
+    layers = [*_layers(str(name_or_path)), ("override", overrides or {})]
+    given = {key: (value, source) for source, tree in layers for key, value in _flatten(tree, source)}
+    values = {"name": given["name"][0]}
+    for section, keys in _SECTIONS.items():
+        values[section] = {key: given[f"{section}.{key}"][0] for key in keys}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_describe(error, origin, layers[-2][0])) from None
+        raise UserError(_describe(error, given, layers[-2][0])) from None
 
 
 def config_to_yaml(config: Config) -> str:
@@ -192,35 +185,21 @@ def config_to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def _layers(name_or_path: str | Path) -> list[tuple[str, dict]]:
+def _layers(name: str) -> list[tuple[str, dict]]:
     """The YAML files to lay over each other, the base first: [(file name, its content)]."""
-    name = str(name_or_path)
-    if name in profile_names():
-        path, source = _PROFILES / f"{name}.yaml", f"{name}.yaml"
-    elif name.endswith((".yaml", ".yml")) or os.sep in name:
+    profiles = profile_names()
+    known = f"the profiles are: {', '.join(profiles)} (or give the path of a .yaml file)"
+    path, source = _PROFILES / f"{name}.yaml", f"{name}.yaml"
+    if name not in profiles:
+        if not name.endswith((".yaml", ".yml")) and os.sep not in name:
+            raise UserError(f"unknown profile {shown(name)}{_nearest(name, profiles)}; {known}")
         path = resolve(name)
         source = str(path)
-    else:
-        raise UserError(f"unknown profile {shown(name)}{_nearest(name, profile_names())}; {_profiles_hint()}")
     tree = _parse(read_text(path, "config"), source)
     base = tree.pop("base", None if source == "scenes.yaml" else "scenes")
-    if base is not None and base not in profile_names():
-        raise UserError(f"{source}: unknown base {shown(base)}; {_profiles_hint()}")
+    if base is not None and base not in profiles:
+        raise UserError(f"{source}: unknown base {shown(base)}; {known}")
     return [*(_layers(base) if base else []), (source, {"name": path.stem} | tree)]
-
-
-def _parse(text: str, source: str) -> dict:
-    try:
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{source}{place}: not valid YAML ({error.problem})") from None
-    except Exception as error:  # PyYAML lets ValueError, AttributeError, RecursionError … out on odd input
-        raise UserError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
-    if tree is not None and not isinstance(tree, dict):
-        raise UserError(f"{source}: expected sections such as `training:`, got {shown(tree)}")
-    return tree or {}
 
 
 class _Loader(yaml.SafeLoader):
@@ -228,16 +207,28 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 problem = f"key {key.value!r} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _flatten(tree: dict, source: str):
+def _parse(text: str, source: str) -> dict:
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except Exception as error:  # PyYAML lets ValueError, AttributeError, RecursionError … out on odd input
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{source}{place}: not valid YAML ({reason})") from None
+    if tree is not None and not isinstance(tree, dict):
+        raise UserError(f"{source}: expected sections such as `training:`, got {shown(tree)}")
+    return tree or {}
+
+
+def _flatten(tree: dict, source: str) -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) for every leaf; raise UserError at a key that does not exist."""
     for key, value in tree.items():
         if key in _SECTIONS:
@@ -274,17 +265,13 @@ _EXPECTED = {
 }
 
 
-def _describe(error: ValidationError, origin: dict[str, str], source: str) -> str:
+def _describe(error: ValidationError, given: dict[str, tuple], source: str) -> str:
     """The first mistake as one line: where, what was expected (any of several, in a union), what is there."""
-    first, *others = error.errors(include_url=False)
-    key = ".".join(first["loc"][:2])
-    where = f"{origin.get(key, source)}: {key}"
+    mistakes = error.errors(include_url=False)
+    first, key = mistakes[0], ".".join(mistakes[0]["loc"][:2])
+    where = f"{given[key][1] if key in given else source}: {key}"
     if first["type"] == "value_error":
         return f"{where}: {first['ctx']['error']}"
-    alternatives = [first, *(other for other in others if other["loc"][:2] == first["loc"][:2])]
+    alternatives = [one for one in mistakes if one["loc"][:2] == first["loc"][:2]]
     expected = [_EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {})) for one in alternatives]
     return f"{where}: expected {' or '.join(expected)}, got {shown(first['input'])}"
-
-
-def _profiles_hint() -> str:
-    return f"the profiles are: {', '.join(profile_names())} (or give the path of a .yaml file)"

@@ -14,8 +14,8 @@ from typing import Any
 from visdial_lab.errors import UserError
 
 # What goes wrong on the user's side while writing. Any other OSError is a bug of ours and stays one.
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
-_WRITE_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_PLACE = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 @contextlib.contextmanager
@@ -50,12 +50,12 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
         yield temporary
         retired = temporary.with_name(f"{temporary.name}.old")
         if path.exists():
-            os.rename(path, retired)
+            path.rename(retired)
         try:
-            os.rename(temporary, path)
+            temporary.rename(path)
         except BaseException:  # put the old one back, whatever happened
             if retired.exists():
-                os.rename(retired, path)
+                retired.rename(path)
             raise
         shutil.rmtree(retired, ignore_errors=True)
 
@@ -68,13 +68,13 @@ def _cleaned_up(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     except OSError as error:
-        if error.errno not in _WRITE_ERRORS:
+        if error.errno not in _DISK | _PLACE:
             raise
-        reason = f"{error.strerror}; free space or choose another place"
-        raise UserError(f"cannot write {path}: {reason}") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free space or choose another place"
+        ) from error
     finally:  # after a successful rename there is nothing left to remove
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # a folder
         with contextlib.suppress(OSError):
             temporary.unlink()
 
@@ -126,16 +126,13 @@ def read_text(path: str | Path, what: str = "file") -> str:
 
 def read_json(path: str | Path, what: str = "JSON file") -> Any:
     """Read JSON. Raises UserError naming `what`, file, line and column: missing, cut off or invalid."""
-    text = read_text(path, what)
-    return _parse_json(text, f"{what} {path}", first_line=1)
+    return _parse_json(read_text(path, what), f"{what} {path}", first_line=1)
 
 
 def read_jsonl(path: str | Path, what: str = "JSON lines file") -> list[Any]:
     """Read one JSON value a line, skipping blank lines. Raises UserError as `read_json` does."""
-    lines = read_text(path, what).split("\n")
-    return [
-        _parse_json(line, f"{what} {path}", number) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    lines = enumerate(read_text(path, what).split("\n"), 1)
+    return [_parse_json(line, f"{what} {path}", number) for number, line in lines if line.strip()]
 
 
 def _parse_json(text: str, where: str, first_line: int) -> Any:
@@ -143,11 +140,8 @@ def _parse_json(text: str, where: str, first_line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {first_line + error.lineno - 1}, column {error.colno}"
-        hint = (
-            "the file ends too early, fetch or write it again"
-            if error.pos >= len(text.rstrip())
-            else error.msg
-        )
+        cut_off = error.pos >= len(text.rstrip())
+        hint = "the file ends too early, fetch or write it again" if cut_off else error.msg
         raise UserError(f"{where}, {place}: not valid JSON ({hint})") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of more than 4300 digits
         raise UserError(f"{where}, from line {first_line}: not usable JSON ({error})") from None
@@ -155,42 +149,32 @@ def _parse_json(text: str, where: str, first_line: int) -> Any:
 
 def sha256(path: str | Path) -> str:
     """Fingerprint a file, or a folder: sorted relative names, sizes and bytes of all files below it."""
-    path = Path(path)
-    digest = hashlib.sha256()
+    path, digest = Path(path), hashlib.sha256()
     try:
-        if not path.is_dir():
-            _hash_file(path, digest)
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
-            _hash_file(file, digest)
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            if file != path:
+                digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)  # reads in pieces, into the digest given
     except OSError as error:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from None
     return digest.hexdigest()
 
 
-def _hash_file(path: Path, digest: Any) -> None:
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-
-
 def course_root() -> Path:
     """Find the course folder, so that notebooks work from any folder inside it.
 
-    It is $VISDIAL_LAB_ROOT, else the first parent of the working folder that holds data/scenes, else the
-    checkout this package lives in. Raises UserError when there is none.
+    It is $VISDIAL_LAB_ROOT, else the first of the working folder, its parents and the checkout this package
+    lives in that holds data/scenes. Raises UserError when there is none.
     """
     if given := os.environ.get("VISDIAL_LAB_ROOT"):
         if not Path(given).is_dir():
             raise UserError(f"VISDIAL_LAB_ROOT names {given}, which is not a folder; correct it or unset it")
         return Path(given).absolute()
     here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, Path(__file__).absolute().parents[1]):
         if (folder / "data" / "scenes").is_dir():
             return folder
-    checkout = Path(__file__).absolute().parents[1]
-    if (checkout / "pyproject.toml").is_file():
-        return checkout
     raise UserError(
         "course folder not found: run inside it, or set VISDIAL_LAB_ROOT to the folder that holds data/scenes"
     )
@@ -199,16 +183,14 @@ def course_root() -> Path:
 def resolve(path: str | Path) -> Path:
     """A path from a config or a record made absolute: from here if it exists here, else from the course."""
     path = Path(path).expanduser()
-    if path.is_absolute() or path.exists():
-        return path.absolute()
-    with contextlib.suppress(UserError):
-        return course_root() / path
-    return path.absolute()  # outside any course: the message about the missing file will name this place
+    if not path.exists():
+        with contextlib.suppress(UserError):  # outside any course, the message will name a place right here
+            return course_root() / path
+    return path.absolute()
 
 
 def portable(path: str | Path) -> str:
     """The path as we write it into files: relative to the course folder if inside it, so files can move."""
     with contextlib.suppress(UserError, ValueError):
-        absolute = Path(os.path.abspath(path))
-        return absolute.relative_to(course_root()).as_posix()
+        return Path(os.path.abspath(path)).relative_to(course_root()).as_posix()
     return str(path)

@@ -1,5 +1,4 @@
-"""QLoRA: the base model's weights stay frozen in 4 bits, small LoRA matrices beside them learn to hold a
-dialog."""
+"""QLoRA: the base model stays frozen in 4 bits; small LoRA matrices beside it learn to hold a dialog."""
 
 import hashlib
 import json
@@ -38,6 +37,7 @@ def finetune(
     _check_settings(config)
     rows, source = _read(records)
     val_rows, val_source = _read(val) if val is not None else ([], None)
+    base, base_sha256 = _base(config)
     started = time.monotonic()
     with atomic_folder(output_dir) as folder:
         model, processor = load_base_for_training(config)
@@ -49,12 +49,11 @@ def finetune(
         trainer.train()
         history = [row for row in trainer.state.log_history if "loss" in row or "eval_loss" in row]
         seconds = time.monotonic() - started
-        base = _base_name(config)
         _save(trainer.model, processor, folder, base)
         notes = {
             "config": config.model_dump(),
             "base_model": base,
-            "base_model_sha256": _base_hash(config),
+            "base_model_sha256": base_sha256,
             "records": source,
             "val": val_source,
             "versions": _versions(),
@@ -76,12 +75,13 @@ def lora_targets(config: Config, sees: bool) -> str:
     when nothing would be trained.
     """
     peft = config.peft
-    towers = [r"model\.(?:language_model\.)?layers"] if peft.finetune_language_layers else []
+    towers, kinds = [], []
+    if peft.finetune_language_layers:
+        towers.append(r"model\.(?:language_model\.)?layers")
     if peft.finetune_vision_layers and sees:
         towers.append(r"model\.vision_tower\..*layers")
-    kinds = (
-        [r"self_attn\.(?:q_proj|k_proj|v_proj|o_proj|out_proj)"] if peft.finetune_attention_modules else []
-    )
+    if peft.finetune_attention_modules:
+        kinds.append(r"self_attn\.(?:q_proj|k_proj|v_proj|o_proj|out_proj)")
     if peft.finetune_mlp_modules:
         kinds.append(r"mlp\.(?:gate_proj|up_proj|down_proj|fc1|fc2)")
     if not towers or not kinds:
@@ -138,41 +138,22 @@ def _check_records(processor: Any, rows: list[dict], limit: int, name: str) -> N
 
 
 def _trainer(
-    config: Config,
-    model: Any,
-    processor: Any,
-    rows: list[dict],
-    val_rows: list[dict],
-    folder: Path,
-    on_log: OnLog | None,
+    config: Config, model: Any, processor: Any, rows: list, val_rows: list, folder: Path, on_log: OnLog | None
 ) -> Any:
     """TRL's SFTTrainer around our collator; nothing of it is written to disk."""
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    training, peft = config.training, config.peft
+    training = config.training
     set_seed(training.seed)  # the LoRA matrices are drawn now
     collate = collator(processor)
     both = [*rows, *val_rows]
     settings = SFTConfig(
+        **training.model_dump(exclude={"output_dir", "max_seq_length", "backend"}),
         output_dir=str(folder),
-        per_device_train_batch_size=training.per_device_train_batch_size,
         per_device_eval_batch_size=training.per_device_train_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        warmup_steps=training.warmup_steps,
-        learning_rate=training.learning_rate,
-        fp16=training.fp16,
-        bf16=training.bf16,
-        logging_steps=training.logging_steps,
-        optim=training.optim,
-        weight_decay=training.weight_decay,
-        lr_scheduler_type=training.lr_scheduler_type,
-        num_train_epochs=training.num_train_epochs,
-        max_steps=training.max_steps,
-        seed=training.seed,
         gradient_checkpointing=config.model.use_gradient_checkpointing,
         max_length=None,  # too long is an error (see _check_records), never a silent cut
         eval_strategy="epoch" if val_rows else "no",
@@ -192,20 +173,16 @@ def _trainer(
         eval_dataset=Dataset.from_dict({"record": range(len(rows), len(both))}) if val_rows else None,
         processing_class=processor,
         peft_config=LoraConfig(
-            r=peft.r,
-            lora_alpha=peft.lora_alpha,
-            lora_dropout=peft.lora_dropout,
-            bias=peft.bias,
-            use_rslora=peft.use_rslora,
+            **config.peft.model_dump(include={"r", "lora_alpha", "lora_dropout", "bias", "use_rslora"}),
             target_modules=lora_targets(config, takes_images(processor)),
             task_type="CAUSAL_LM",
         ),
-        callbacks=[_progress(on_log)] if on_log is not None else None,
+        callbacks=[_progress(on_log)] if on_log else None,
     )
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:  # TRL makes them bfloat16, too coarse for small steps and slow on CPUs
-            parameter.data = parameter.data.to(torch.float32)
+            parameter.data = parameter.data.float()
     return trainer
 
 
@@ -219,8 +196,7 @@ def _look_once(model: Any, pictures: int) -> None:
     look, remembered = model.model.get_image_features, {}
 
     def look_once(pixel_values: Any, **options: Any) -> Any:
-        keys = [picture.float().cpu().numpy().tobytes() for picture in pixel_values]
-        keys = [hashlib.sha256(key).digest() for key in keys]
+        keys = [hashlib.sha256(picture.float().cpu().numpy()).digest() for picture in pixel_values]
         fresh = [place for place, key in enumerate(keys) if key not in remembered]
         if fresh:
             with torch.no_grad():
@@ -248,24 +224,17 @@ def _progress(on_log: OnLog) -> Any:
     return Progress()
 
 
-def _base_name(config: Config) -> str:
-    """The base model's folder seen from the course folder (adapters travel), or its hub name."""
+def _base(config: Config) -> tuple[str, str | None]:
+    """The base model's folder seen from the course folder (adapters travel) and its hash, or its hub name."""
     folder = resolve(config.model.name)
-    return portable(folder) if folder.is_dir() else config.model.name
+    return (portable(folder), sha256(folder)) if folder.is_dir() else (config.model.name, None)
 
 
 def _save(model: Any, processor: Any, folder: Path, base: str) -> None:
     model.peft_config["default"].base_model_name_or_path = base
     model.save_pretrained(str(folder))
-    (folder / "README.md").unlink(
-        missing_ok=True
-    )  # PEFT's card repeats this machine's path to the base model
     processor.save_pretrained(str(folder))
-
-
-def _base_hash(config: Config) -> str | None:
-    folder = resolve(config.model.name)
-    return sha256(folder) if folder.is_dir() else None
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card repeats this machine's path to the base
 
 
 def _versions() -> dict[str, str]:

@@ -3,11 +3,14 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from visdial_lab.chat import chat_messages
 from visdial_lab.errors import UserError
 from visdial_lab.files import portable, read_jsonl, write_jsonl
 from visdial_lab.visdial import VisDial
+
+_FIELDS = {"id": str, "image_id": int, "image": str | None, "source": str, "messages": list}  # of a record
 
 
 def records(
@@ -59,43 +62,34 @@ def read_records(path: str | Path) -> list[dict]:
     if not rows:
         raise UserError(f"records file {path} is empty; generate records first")
     for number, row in enumerate(rows, 1):
-        problem = _problem(row)
-        if problem:
+        if problem := _problem(row):
             raise UserError(f"records file {path}, record {number}: {problem}")
     return rows
 
 
-def _problem(row: object) -> str | None:
+def _problem(row: Any) -> str | None:
     """What is wrong with a record, or None."""
     if not isinstance(row, dict):
-        return "expected an object with id, image_id, image, source, messages"
-    kinds = {"id": str, "image_id": int, "image": (str, type(None)), "source": str, "messages": list}
-    for key, kind in kinds.items():
+        return f"expected an object with {', '.join(_FIELDS)}"
+    for key, kind in _FIELDS.items():
         if key not in row:
             return f"{key} is missing"
         if not isinstance(row[key], kind) or isinstance(row[key], bool):
             return f"{key} has the wrong type ({type(row[key]).__name__})"
-    messages = row["messages"]
-    if len(messages) < 2 or len(messages) % 2:
+    if len(row["messages"]) < 2 or len(row["messages"]) % 2:
         return "messages should be pairs of user and assistant turns"
-    for place, message in enumerate(messages):
-        role = "assistant" if place % 2 else "user"
+    for place, message in enumerate(row["messages"]):
+        role, where = ("assistant" if place % 2 else "user"), f"messages[{place}]"
         if not isinstance(message, dict) or message.get("role") != role:
-            return f"messages[{place}].role should be {role!r}"
-        problem = _content_problem(message.get("content"), may_hold_picture=place == 0)
-        if problem:
-            return f"messages[{place}].content {problem}"
-    return None
-
-
-def _content_problem(content: object, may_hold_picture: bool) -> str | None:
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        return "should be text or a list of parts"
-    kinds = [part.get("type") for part in parts]
-    if kinds != ["text"] and not (may_hold_picture and kinds == ["image", "text"]):
-        return f"holds {kinds}, expected ['text'] (the first turn may hold ['image', 'text'])"
-    text = parts[-1].get("text")
-    if not isinstance(text, str) or not text.strip():
-        return "has no text"
+            return f"{where}.role should be {role!r}"
+        content = message.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            return f"{where}.content should be text or a list of parts"
+        kinds = [part.get("type") for part in parts]
+        if kinds != ["text"] and (kinds != ["image", "text"] or place > 0):
+            hint = "expected ['text'] (the first turn may hold ['image', 'text'])"
+            return f"{where}.content holds {kinds}, {hint}"
+        if not isinstance(parts[-1].get("text"), str) or not parts[-1]["text"].strip():
+            return f"{where}.content has no text"
     return None

@@ -1,7 +1,5 @@
-"""Loading Gemma-3: a base model or an adapter on top of one, in 4 bits or not, on whatever this machine
-has."""
+"""Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -47,10 +45,7 @@ def pick_dtype(device: str) -> Any:
 
 
 def load_model(
-    path_or_name: str | Path,
-    load_in_4bit: bool | None = None,
-    device: str | None = None,
-    dtype: Any = None,
+    path_or_name: str | Path, load_in_4bit: bool | None = None, device: str | None = None, dtype: Any = None
 ) -> tuple[Any, Any]:
     """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
 
@@ -61,18 +56,19 @@ def load_model(
     incomplete.
     """
     silence()
-    folder = _locate(path_or_name)
+    folder = base = _locate(path_or_name)
     device = device or pick_device()
-    is_adapter = isinstance(folder, Path) and (folder / "adapter_config.json").is_file()
-    if not is_adapter:
-        model, processor = _load_base(folder, bool(load_in_4bit), device, dtype, unpack=device == "cpu")
-        return model.eval(), processor
-    base = _entry(folder / "adapter_config.json", "base_model_name_or_path")
-    if load_in_4bit is None and (folder / "lab.json").is_file():
-        load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
-    model, _ = _load_base(_locate(base), bool(load_in_4bit), device, dtype, unpack=device == "cpu")
-    model = _add_adapter(model, folder)
-    if device == "cpu":
+    adapted = _is_adapter(folder)
+    if adapted:
+        base = _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
+        if load_in_4bit is None and (folder / "lab.json").is_file():
+            load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
+    model = _load_base(base, bool(load_in_4bit), device, dtype)
+    if device == "cpu" and load_in_4bit:
+        model = model.dequantize().float()
+    if adapted:
+        model = _add_adapter(model, folder)
+    if adapted and device == "cpu":
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
     return model.eval(), _load_processor(folder, model.config.model_type)
 
@@ -80,13 +76,18 @@ def load_model(
 def load_base_for_training(config: Config) -> tuple[Any, Any]:
     """The base model as QLoRA needs it, packed to NF4 if the config says so; returns (model, processor)."""
     silence()
-    device = pick_device()
     folder = _locate(config.model.name)
-    if isinstance(folder, Path) and (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"model.name is {config.model.name}, an adapter; fine-tuning starts from a base model"
-        )
-    return _load_base(folder, config.model.load_in_4bit, device, None, unpack=False)
+    if _is_adapter(folder):
+        raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
+    model = _load_base(folder, config.model.load_in_4bit, pick_device())
+    for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model, _load_processor(folder, model.config.model_type)
+
+
+def _is_adapter(folder: Path | str) -> bool:
+    return isinstance(folder, Path) and (folder / "adapter_config.json").is_file()
 
 
 def _entry(path: Path, *keys: str) -> Any:
@@ -110,52 +111,42 @@ def _locate(path_or_name: str | Path) -> Path | str:
     return name
 
 
-def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any, unpack: bool) -> tuple[Any, Any]:
-    import torch
+def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
     import transformers
 
-    if isinstance(folder, Path):
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no model: config.json is missing")
+    if not isinstance(folder, Path):
+        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+    elif (folder / "config.json").is_file():
         kind = _entry(folder / "config.json", "model_type")
     else:
-        kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
+        raise UserError(f"{folder} holds no model: config.json is missing")
     if kind not in _FAMILIES:
         raise UserError(
             f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
         )
     dtype = dtype or pick_dtype(device)
-    quantisation = None
-    if four_bit:
-        quantisation = transformers.BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=dtype,
-            bnb_4bit_use_double_quant=device
-            != "cpu",  # saves memory that a CPU has, costs time that it has not
-        )
+    packed = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=device != "cpu",  # saves memory that a CPU has, costs time that it has not
+    )
     model, report = _guarded(
         folder,
         getattr(transformers, _FAMILIES[kind]).from_pretrained,
         folder,
         dtype=dtype,
-        quantization_config=quantisation,
         device_map={"": device},
+        quantization_config=packed if four_bit else None,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are in the report, and refused just below
     )
-    if report["mismatched_keys"]:
-        raise UserError(
-            f"{folder}: the weights do not fit config.json (first {min(report['mismatched_keys'])[0]})"
-        )
-    if report["missing_keys"]:  # transformers would fill these with random numbers
-        missing = sorted(report["missing_keys"])
-        raise UserError(
-            f"{folder}: {len(missing)} weights are missing (first {missing[0]}); fetch the model again"
-        )
-    if four_bit and unpack:
-        model = model.dequantize().to(torch.float32)
-    return model, _load_processor(folder, kind)
+    if wrong := report["mismatched_keys"]:
+        raise UserError(f"{folder}: the weights do not fit config.json (first {min(wrong)[0]})")
+    if missing := sorted(report["missing_keys"]):  # transformers would fill these with random numbers
+        found = f"{len(missing)} weights are missing (first {missing[0]})"
+        raise UserError(f"{folder}: {found}; fetch the model again")
+    return model
 
 
 def _load_processor(folder: Path | str, kind: str) -> Any:
@@ -187,7 +178,7 @@ def _guarded(folder: Path | str, load: Any, *arguments: Any, **options: Any) -> 
 
     try:
         return load(*arguments, **options)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot load a model from {folder}: {reason}") from error
     except RuntimeError as error:  # shapes that do not fit; running out of memory is another matter

@@ -1,0 +1,43 @@
+"""What a command says while it works: a bar on a terminal, plain lines elsewhere, all on standard error."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+def say(text: str) -> None:
+    """Print a message; standard output is kept for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """Give update(done, total, note=""), to be called as the work goes on."""
+    if not sys.stderr.isatty():
+        yield _line_by_line(what)
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    counts = rich.MofNCompleteColumn(), rich.TimeElapsedColumn()
+    note = rich.TextColumn("{task.fields[note]}", markup=False)
+    columns = rich.SpinnerColumn(), "{task.description}", rich.BarColumn(bar_width=24), *counts, note
+    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+
+def _line_by_line(what: str) -> Callable[..., None]:
+    """An update that speaks when the note changes, when all is done, and otherwise every ten seconds."""
+    began, told_at, told = time.monotonic(), 0.0, (-1, None)
+
+    def update(done: int, total: int, note: str = "") -> None:
+        nonlocal told_at, told
+        now = time.monotonic()
+        news = note != told[1] or done == total or now - told_at > 10
+        if news and done != told[0]:
+            say(f"{what}: {done} of {total}, {now - began:.0f} s{note and f', {note}'}")
+            told_at, told = now, (done, note)
+
+    return update
