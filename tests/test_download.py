@@ -141,6 +141,14 @@ def test_whole_zips_after_single_photos_keep_what_is_there(site, tmp_path):
     assert len(list(tmp_path.rglob("*.jpg"))) == COUNT and photo.stat().st_mtime_ns == before
 
 
+def test_what_another_download_has_begun_is_kept(site, tmp_path):
+    site.always["visdial_1.0_test.zip"] = "cut"
+    with pytest.raises(DownloadFailed, match="6 attempts"):
+        fetch(site, tmp_path, "test")
+    fetch(site, tmp_path, "val")
+    assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["visdial_1.0_test.zip.part"]
+
+
 def test_no_photos(site, tmp_path):
     fetch(site, tmp_path, "val", images="none")
     assert set(tree(tmp_path)) == {"visdial_1.0_val.json", "visdial_1.0_val_dense_annotations.json"}
@@ -236,7 +244,7 @@ def test_one_file_in_trouble_arrives_whole(site, tmp_path, name, faults):
         assert asked[1].startswith("bytes=")  # it went on, not from the front
 
 
-@pytest.mark.parametrize("name", [ZIP, "visdial_1.0_val.zip"])
+@pytest.mark.parametrize("name", [ZIP, DENSE, "visdial_1.0_val.zip"])
 @pytest.mark.parametrize("fault", ["short", "silent cut"])
 def test_a_lie_about_the_length_is_found_by_looking_inside(site, tmp_path, name, fault):
     site.faults[name] = [fault]
@@ -307,7 +315,7 @@ def test_missing_photos_are_told_at_the_end(site, tmp_path, capsys):
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<html>", lambda b: b""])
 def test_a_photo_that_is_none(site, tmp_path, damage):
     site.files[PHOTO] = damage(site.files[PHOTO])
-    with pytest.raises(DownloadFailed, match=r"1002\.jpg: damaged photo"):
+    with pytest.raises(DownloadFailed, match=r"1002\.jpg: damaged jpg"):
         fetch(site, tmp_path, "val", limit=4)
     assert len(list(tmp_path.rglob("*.jpg"))) == 3 and not list(tmp_path.rglob("*1002.jpg"))
 

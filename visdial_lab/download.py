@@ -22,7 +22,6 @@ from visdial_lab.reading import read_columns, read_dense
 from visdial_lab.transfer import (
     DownloadFailed,
     Gone,
-    Report,
     fetch,
     length,
     meter,
@@ -168,33 +167,32 @@ def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: 
             wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
             raise UserError(f"{wish}; choose another --root, a --limit, or --images none")
         total = sum(one.size for one in plan.files) + sum(plan.photos.values()) * _PHOTO_BYTES
-        with httpx.Client(
-            follow_redirects=True, timeout=30, headers={"Accept-Encoding": "identity"}
-        ) as client:
-            line = _Line(client, plan.base_url, partial, meter(total, progress))
+        report, identity = meter(total, progress), {"Accept-Encoding": "identity"}  # lengths must be true
+        with httpx.Client(follow_redirects=True, timeout=30, headers=identity) as client:
+
+            def get(url: str, name: str, target: Path, exact: tuple[int, str] | None = None) -> None:
+                url = f"{plan.base_url.rstrip('/')}/{name}" if plan.base_url else url
+                fetch(client, url, partial / f"{target.name}.part", target, report, exact)
+
             for one in plan.files:
-                _obtain(line, one, plan.root)
-            problems = [p for split, n in plan.photos.items() for p in _fetch_photos(line, plan, split, n)]
+                _obtain(get, one, plan.root)
+            problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
     except OSError as error:
         raise DownloadFailed(f"cannot write {error.filename or plan.root}: {error.strerror}") from None
     if problems:
         more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise DownloadFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
-    shutil.rmtree(partial, ignore_errors=True)
+    _tidy(plan.root, partial)
 
 
-class _Line(NamedTuple):
-    """What every transfer needs."""
-
-    client: httpx.Client
-    base_url: str | None
-    partial: Path
-    report: Report
-
-    def fetch(self, url: str, name: str, target: Path, md5: str | None = None, size: int | None = None):
-        """Fetch from the official address, or the mirror's `name`, by way of .partial."""
-        url = f"{self.base_url.rstrip('/')}/{name}" if self.base_url else url
-        fetch(self.client, url, self.partial / f"{target.name}.part", target, self.report, md5, size)
+def _tidy(root: Path, partial: Path) -> None:
+    """Remove what a killed download has left, but not what another one (of test, say) can go on with."""
+    shutil.rmtree(partial / "unpacked", ignore_errors=True)
+    done = [partial / one.name for one in OFFICIAL if _is_done(root, one)]
+    for path in [*done, *partial.glob("*.jpg.part"), partial / "photo.part"]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty
+        partial.rmdir()
 
 
 def _is_done(root: Path, one: Remote) -> bool:
@@ -212,11 +210,11 @@ def _missing(root: Path, split: str, count: int, licence: str) -> list[int]:
     return [n for n in ids if not any((root / name.format(n)).is_file() for _, name in PHOTOS[split])]
 
 
-def _obtain(line: _Line, one: Remote, root: Path) -> None:
+def _obtain(get: Callable, one: Remote, root: Path) -> None:
     """Fetch one file and make of it what it is for."""
-    fetched, target = line.partial / one.name, root / one.makes
+    fetched, target = root / ".partial" / one.name, root / one.makes
     if not fetched.is_file():
-        line.fetch(one.url, one.name, fetched, one.md5, one.size if one.md5 else None)
+        get(one.url, one.name, fetched, (one.size, one.md5) if one.md5 else None)
     make = {"images": _unpack_photos, "licences": _list_licences, "dialogs": _accept, "dense": _accept}
     try:
         make[one.kind](fetched, target, one)
@@ -281,7 +279,7 @@ class _PhotoList(msgspec.Struct):
     images: list[_Photo]
 
 
-def _fetch_photos(line: _Line, plan: Plan, split: str, count: int) -> list[str]:
+def _fetch_photos(get: Callable, plan: Plan, split: str, count: int) -> list[str]:
     """Fetch the photos of the first `count` dialogs, some at a time; returns what is missing and why."""
     ids = _missing(plan.root, split, count, plan.licence)
     for _, name in PHOTOS[split]:
@@ -295,7 +293,7 @@ def _fetch_photos(line: _Line, plan: Plan, split: str, count: int) -> list[str]:
         for there, here in PHOTOS[split]:
             name = there.format(image_id)
             try:
-                line.fetch(f"{COCO}/{name}", name, plan.root / here.format(image_id))
+                get(f"{COCO}/{name}", name, plan.root / here.format(image_id))
             except Gone:
                 continue
             except DownloadFailed as error:

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import httpx
+import msgspec
+from PIL import Image
 
 TRIES, PAUSE = 6, 1.0  # attempts in a row without progress; seconds before the second, doubled for the next
 
 Report = Callable[[int, str], None]
+Exact = tuple[int, str] | None
 
 
 class DownloadFailed(Exception):
@@ -26,41 +29,36 @@ class Gone(DownloadFailed):
 
 
 class _Again(Exception):
-    """This attempt failed, the next may not; args: what happened, seconds to wait (None: as usual)."""
+    """This attempt failed, the next may not; it comes after `wait` seconds, or as usual."""
+
+    def __init__(self, what: str, wait: int | None = None):
+        super().__init__(what)
+        self.wait = wait
 
 
 def fetch(
-    client: httpx.Client,
-    url: str,
-    part: Path,
-    target: Path,
-    report: Report,
-    md5: str | None = None,
-    size: int | None = None,
+    client: httpx.Client, url: str, part: Path, target: Path, report: Report, exact: Exact = None
 ) -> None:
     """Fetch one file into `part`, going on from what is there already; when it is whole, it becomes `target`.
 
-    md5 and size are checked where they are known; photos and zips are looked into. report(bytes, name) is
-    told what arrives. At most TRIES attempts in a row may bring less than a megabyte. Raises Gone when the
-    server has no such file, DownloadFailed when it does not give it.
+    report(bytes, name) is told what arrives. exact: size and md5, where they are known; otherwise a zip, a
+    photo or JSON is looked into. At most TRIES attempts in a row may bring less than a megabyte.
+    Raises Gone when the server has no such file, DownloadFailed when it does not give it.
     """
     failures = 0
     while True:
         before = length(part)
         try:
             _receive(client, url, part, lambda count: report(count, target.name))
-            _check(part, target.suffix, md5, size)
+            _check(part, target.suffix, exact)
             os.replace(part, target)
             return
         except (_Again, httpx.HTTPError) as error:
             failures = 1 if length(part) >= before + (1 << 20) else failures + 1
-            what, wait = (
-                (*error.args, None)[:2]
-                if isinstance(error, _Again)
-                else (error or type(error).__name__, None)
-            )
             if failures >= TRIES:
+                what = str(error) or type(error).__name__
                 raise DownloadFailed(f"{url}: {what} ({TRIES} attempts)") from None
+            wait = getattr(error, "wait", None)
             time.sleep(PAUSE * 2 ** (failures - 1) if wait is None else min(wait, 60))
 
 
@@ -91,33 +89,29 @@ def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int],
                 report(len(chunk))
 
 
-def _check(part: Path, suffix: str, md5: str | None, size: int | None) -> None:
+def _check(part: Path, suffix: str, exact: Exact) -> None:
     """_Again, and the file removed, unless it is whole and of its kind."""
     problem = None
-    if size is not None and length(part) != size:
-        problem = f"{length(part):,} bytes came, expected {size:,}"
-    elif md5 is not None:
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        problem = None if found == md5 else f"wrong checksum (md5 {found}, expected {md5})"
-    elif suffix == ".zip":
-        try:
+    try:
+        if exact and length(part) != exact[0]:
+            problem = f"{length(part):,} bytes came, expected {exact[0]:,}"
+        elif exact:
+            with part.open("rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+            problem = None if found == exact[1] else f"wrong checksum (md5 {found}, expected {exact[1]})"
+        elif suffix == ".zip":
             with zipfile.ZipFile(part) as archive:
-                bad = archive.testzip()
-            problem = bad and f"damaged zip ({bad[:60]!a})"
-        except Exception as error:  # whatever zipfile may raise on what is no zip
-            problem = f"damaged zip ({error})"
-    elif suffix == ".jpg":
-        from PIL import Image
-
-        try:
+                problem = archive.testzip() and "damaged zip"
+        elif suffix == ".json":
+            msgspec.json.decode(part.read_bytes(), type=msgspec.Raw)
+        elif suffix == ".jpg":
             with Image.open(part) as picture:
                 picture.draft("L", (80, 80))  # the fast way through all of its bytes
                 picture.load()
-        except Exception as error:  # Pillow raises a dozen different types on damaged files
-            problem = f"damaged photo ({error})"
+    except Exception as error:  # the three libraries raise a dozen different types on damaged files
+        problem = f"damaged {suffix[1:]} ({error})"
     if problem:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise _Again(problem)
 
 
