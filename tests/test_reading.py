@@ -128,6 +128,12 @@ def test_a_folder_that_cannot_be_written_uses_the_users_cache(path, tmp_path, mo
     assert len(VisDial.load(path)) == 30 and len(seen) == 2
 
 
+def test_a_large_file_that_cannot_be_read_is_told_as_any_other(path):
+    for wrong in (path.parent, path.parent / "none.json", path.parent / "a\0b.json"):
+        with pytest.raises(UserError, match="dialogs file"):
+            reading.read_columns(wrong)
+
+
 def test_a_strangers_folder_is_left_alone(path, monkeypatch):
     folder = path.with_suffix(".cache")
     folder.mkdir()

@@ -101,9 +101,9 @@ def read_columns(path: Path) -> Columns:
 
     Raises UserError naming file, entry and field.
     """
-    if not path.is_file() or path.stat().st_size < CACHE_FROM:
-        return _parse(path)
     key, folders = _identity(path), _cache_folders(path)
+    if key is None:
+        return _parse(path)
     for folder in folders:
         if columns := _open_cache(folder, key):
             return columns
@@ -272,14 +272,19 @@ def _cache_folders(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".cache"), home / "visdial-lab" / own_name
 
 
-def _identity(path: Path) -> dict[str, int]:
-    """What tells this file from an edited one: size, time of change, a checksum of its two ends."""
-    status = path.stat()
-    with path.open("rb") as file:
-        ends = file.read(1 << 16)
-        file.seek(max(0, status.st_size - (1 << 16)))
-        checksum = zlib.crc32(ends + file.read())
-    return {"format": _FORMAT, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "ends": checksum}
+def _identity(path: Path) -> dict[str, int] | None:
+    """What tells this file from an edited one: size, time of change, a checksum of its two ends.
+
+    None for a file that is too small to be worth a cache or cannot be read: parsing will say why.
+    """
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_size >= CACHE_FROM:
+            ends = file.read(1 << 16)
+            file.seek(max(0, status.st_size - (1 << 16)))
+            checksum = zlib.crc32(ends + file.read())
+            return {"format": _FORMAT, "size": status.st_size, "time": status.st_mtime_ns, "ends": checksum}
+    return None
 
 
 def _write_cache(folder: Path, key: dict[str, int], columns: Columns) -> None:
