@@ -139,11 +139,10 @@ def plan(
     wanted = [one for one in OFFICIAL if one.split in splits and (one.kind != "images" or images == "all")]
     if licence == "free" and images == "needed":
         wanted += dict.fromkeys(_LISTS[split] for split in splits)
-    files, photos, need = [one for one in wanted if not _is_done(root, one)], {}, 0
-    for one in files:  # a zip and what is in it; a large JSON file and its cache
-        need += (2 if one.name.endswith(".zip") else 1) * one.size - length(
-            root / ".partial" / f"{one.name}.part"
-        )
+    files, photos = [one for one in wanted if not _is_done(root, one)], {}
+    # A zip and what is in it. (Zips of dialogs are smaller than that: room for the reader's cache.)
+    need = sum((2 if one.name.endswith(".zip") else 1) * one.size for one in files)
+    need -= sum(length(root / ".partial" / f"{one.name}.part") for one in files)
     for split in splits if images == "needed" else ():
         everyone = next(one.count for one in OFFICIAL if (one.split, one.kind) == (split, "dialogs"))
         known = (root / f"visdial_1.0_{split}.json").is_file()

@@ -144,9 +144,11 @@ class VisDial(Sequence):
         return self._subset([self._chosen[place] for place in places])
 
     def to_datasets(self):
-        """A `datasets.Dataset`, one row a dialog: image_id, image (decoded when asked for, None if missing),
-        caption, and the rounds with the fields of Round. All texts are written out, 30 kB a dialog: take a
-        slice or a sample of the training split."""
+        """A `datasets.Dataset` for the tools of that world, one row a dialog.
+
+        Columns: image_id, image (decoded when asked for, None if missing), caption, rounds (the fields of
+        Round). All texts are written out, 23 kB a dialog of VisDial: take a slice or a sample of train.
+        """
         import datasets
 
         text = datasets.Value("string")
