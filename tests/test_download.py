@@ -182,7 +182,7 @@ def test_the_command(site, tmp_path, capsys):
     site.files.clear()
     with pytest.raises(SystemExit) as stopped:
         main(["download", "--split", "train", *line[5:]])
-    assert stopped.value.code == 1 and "no such file" in capsys.readouterr().err
+    assert stopped.value.code == 1 and "answers 404 Not Found" in capsys.readouterr().err
     for wrong in (["--split", "dev"], ["--images", "some"], ["--licence", "gratis"], ["--limit", "0"]):
         with pytest.raises(SystemExit) as stopped:
             main(["download", *wrong])
@@ -268,7 +268,7 @@ def test_what_never_works_is_given_up(site, tmp_path, fault):
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(403, "answers 403"), (404, "no such file"), (410, "no such file")]
+    ("status", "text"), [(403, "answers 403"), (404, "answers 404"), (410, "answers 410")]
 )
 def test_a_refusal_is_not_repeated(site, tmp_path, status, text):
     site.always[ZIP] = status
@@ -308,7 +308,9 @@ def test_missing_photos_are_told_at_the_end(site, tmp_path, capsys):
         main(line)
     text = capsys.readouterr().err
     assert stopped.value.code == 1 and "2 photos are missing" in text and "Traceback" not in text
-    assert "1002: not on the server (the official zip has it" in text and "answers 403" in text
+    assert (
+        "1002: http" in text and "answers 404" in text and "answers 403" in text and "(--images all)" in text
+    )
     assert len(list(tmp_path.rglob("*.jpg"))) == 2
 
 
@@ -320,6 +322,21 @@ def test_a_photo_that_is_none(site, tmp_path, damage):
     assert len(list(tmp_path.rglob("*.jpg"))) == 3 and not list(tmp_path.rglob("*1002.jpg"))
 
 
+def test_the_other_folder_is_asked_when_the_first_one_refuses(site, tmp_path):
+    """Some stores answer 403 for what they do not have."""
+    site.always["train2014/COCO_train2014_000000000003.jpg"] = 403
+    fetch(site, tmp_path, "train", limit=3)
+    assert (tmp_path / "val2014" / "COCO_val2014_000000000003.jpg").is_file()
+
+
+def test_two_at_once(site, tmp_path):
+    (tmp_path / ".partial").mkdir()
+    with module.FileLock(tmp_path / ".partial" / "lock"), pytest.raises(UserError, match="another download"):
+        fetch(site, tmp_path, "val")
+    fetch(site, tmp_path, "val", images="none")
+    assert not (tmp_path / ".partial").exists()
+
+
 def test_a_dead_server_is_not_asked_for_every_photo(site, tmp_path, monkeypatch):
     fetch(site, tmp_path, "val", images="none")
     monkeypatch.setattr(module, "_missing", lambda *_: list(range(5000, 6000)))
@@ -327,7 +344,7 @@ def test_a_dead_server_is_not_asked_for_every_photo(site, tmp_path, monkeypatch)
         site.always[f"unlabeled2017/{n:012d}.jpg"] = 500
     with pytest.raises(DownloadFailed, match="1000 photos are missing: .* and 980 more"):
         fetch(site, tmp_path, "val", limit=4)
-    assert len(site.requests) < 2 + transfer.TRIES * 4 * module._WORKERS
+    assert len(site.requests) < 2 + transfer.TRIES * (module._GIVE_UP + module._WORKERS)
 
 
 # ---- when the file is not what it should be

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import httpx
 import msgspec
+from filelock import FileLock, Timeout
 
 from visdial_lab.errors import UserError, shown
 from visdial_lab.files import read_json, resolve, write_json
@@ -85,7 +86,7 @@ PHOTOS = {  # the JSON does not say which of the two folders a train photo is in
     "val": [(_UNLABELED, "VisualDialog_val2018/VisualDialog_val2018_{:012d}.jpg")],
     "test": [(_UNLABELED, "VisualDialog_test2018/VisualDialog_test2018_{:012d}.jpg")],
 }
-_WORKERS = 8  # photos fetched at the same time
+_WORKERS, _GIVE_UP = 8, 50  # photos fetched at the same time; photos in a row that do not come
 
 
 class Plan(NamedTuple):
@@ -162,33 +163,42 @@ def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: 
     partial = plan.root / ".partial"
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        if plan.need > (free := shutil.disk_usage(partial).free):
-            wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
-            raise UserError(f"{wish}; choose another --root, a --limit, or --images none")
-        total = sum(one.size for one in plan.files) + sum(plan.photos.values()) * _PHOTO_BYTES
-        report, identity = meter(total, progress), {"Accept-Encoding": "identity"}  # lengths must be true
-        with httpx.Client(follow_redirects=True, timeout=30, headers=identity) as client:
-
-            def get(url: str, name: str, target: Path, exact: tuple[int, str] | None = None) -> None:
-                url = f"{plan.base_url.rstrip('/')}/{name}" if plan.base_url else url
-                fetch(client, url, partial / f"{target.name}.part", target, report, exact)
-
-            for one in plan.files:
-                _obtain(get, one, plan.root)
-            problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
+        with FileLock(partial / "lock", blocking=False):
+            problems = _carry_out(plan, partial, progress)
+            if not problems:
+                _tidy(plan.root, partial)
+    except Timeout:
+        raise UserError(f"another download is at work in {plan.root}; wait for it") from None
     except OSError as error:
         raise DownloadFailed(f"cannot write {error.filename or plan.root}: {error.strerror}") from None
     if problems:
         more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise DownloadFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
-    _tidy(plan.root, partial)
+
+
+def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], None]) -> list[str]:
+    """Fetch everything; returns what is wrong with single photos, all else raises."""
+    if plan.need > (free := shutil.disk_usage(partial).free):
+        wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
+        raise UserError(f"{wish}; choose another --root, a --limit, or --images none")
+    total = sum(one.size for one in plan.files) + sum(plan.photos.values()) * _PHOTO_BYTES
+    report, identity = meter(total, progress), {"Accept-Encoding": "identity"}  # lengths must be true
+    with httpx.Client(follow_redirects=True, timeout=30, headers=identity) as client:
+
+        def get(url: str, name: str, target: Path, exact: tuple[int, str] | None = None) -> None:
+            url = f"{plan.base_url.rstrip('/')}/{name}" if plan.base_url else url
+            fetch(client, url, partial / f"{target.name}.part", target, report, exact)
+
+        for one in plan.files:
+            _obtain(get, one, plan.root)
+        return [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
 
 
 def _tidy(root: Path, partial: Path) -> None:
     """Remove what a killed download has left, but not what another one (of test, say) can go on with."""
     shutil.rmtree(partial / "unpacked", ignore_errors=True)
     done = [partial / one.name for one in OFFICIAL if _is_done(root, one)]
-    for path in [*done, *partial.glob("*.jpg.part"), partial / "photo.part"]:
+    for path in [*done, *partial.glob("*.jpg.part"), partial / "photo.part", partial / "lock"]:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty
         partial.rmdir()
@@ -283,25 +293,24 @@ def _fetch_photos(get: Callable, plan: Plan, split: str, count: int) -> list[str
     ids = _missing(plan.root, split, count, plan.licence)
     for _, name in PHOTOS[split]:
         (plan.root / name).parent.mkdir(exist_ok=True)
-    failures = 0
+    in_vain = 0  # photos since the last one that came
 
     def fetch_one(image_id: int) -> str | None:
-        nonlocal failures
-        if failures > 2 * _WORKERS:  # one after the other: it is the server, or the network
-            return f"{image_id}: not tried, the server fails too often"
-        for there, here in PHOTOS[split]:
+        nonlocal in_vain
+        problem = "not tried, too many in vain"
+        for there, here in PHOTOS[split] if in_vain < _GIVE_UP else ():
             name = there.format(image_id)
             try:
                 get(f"{COCO}/{name}", name, plan.root / here.format(image_id))
-            except Gone:
-                continue
+                in_vain = 0
+                return None
             except DownloadFailed as error:
-                failures += 1
-                return str(error)
-            failures = 0
-            return None
-        hint = "" if split == "train" else " (the official zip has it: --images all)"
-        return f"{image_id}: not on the server{hint}"
+                problem = str(error)
+                if not isinstance(error, Gone):  # a server in trouble: no need to ask for the other place
+                    break
+        in_vain += 1
+        hint = "" if split == "train" else "; the official zip has it (--images all)"
+        return f"{image_id}: {problem}{hint}"
 
     pool = ThreadPoolExecutor(_WORKERS)
     try:

@@ -25,7 +25,7 @@ class DownloadFailed(Exception):
 
 
 class Gone(DownloadFailed):
-    """The server has no such file."""
+    """The server does not have the file, or does not give it to us."""
 
 
 class _Again(Exception):
@@ -43,7 +43,7 @@ def fetch(
 
     report(bytes, name) is told what arrives. exact: size and md5, where they are known; otherwise a zip, a
     photo or JSON is looked into. At most TRIES attempts in a row may bring less than a megabyte.
-    Raises Gone when the server has no such file, DownloadFailed when it does not give it.
+    Raises Gone when the server says that it will not give it, DownloadFailed when it does not manage to.
     """
     failures = 0
     while True:
@@ -67,8 +67,8 @@ def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int],
     have = length(part)
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
         status = response.status_code
-        if status in (404, 410):
-            raise Gone(f"{url}: the server has no such file")
+        if status in (401, 403, 404, 410):  # some stores answer 403 for what they do not have
+            raise Gone(f"{url}: the server answers {status} {response.reason_phrase}")
         if status == 416:  # nothing after what we have: it may be whole
             return
         if status == 429 or status >= 500:
