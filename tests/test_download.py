@@ -115,8 +115,9 @@ def test_everything_and_the_second_time_nothing(site, tmp_path):
     assert len(site.requests) == len(module.OFFICIAL) == 9
     again = plan(["all"], root, base_url=site.url)
     assert not again.files and not again.photos and again.need == 0
-    download(again)
-    assert len(site.requests) == 9
+    seen = []
+    download(again, lambda *what: seen.append(what))
+    assert len(site.requests) == 9 and seen == [(0, 0, "")]
 
 
 def test_single_photos_of_the_first_dialogs(site, tmp_path):
@@ -161,11 +162,16 @@ def test_free_photos_only(site, tmp_path):
         plan(["val"], tmp_path, images="all", licence="free")
 
 
-def test_progress_ends_at_the_total(site, tmp_path, monkeypatch):
-    seen = []
-    job = plan(["val"], tmp_path, base_url=site.url)
-    download(job, lambda done, total, note: seen.append((done, total, note)))
-    assert seen and seen[-1][0] == seen[-1][1] and all("MB/s" in note and "left" in note for *_, note in seen)
+def test_progress_in_megabytes_with_speed_and_time_left(monkeypatch):
+    clock, seen = [100.0], []
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: clock[0])
+    report = transfer.meter(1_000_000_000, lambda *what: seen.append(what))
+    for _ in range(50):
+        clock[0] += 1
+        report(2_000_000, "a.zip")
+    assert seen[0] == (2, 1000, "") and seen[9][:2] == (20, 1000)
+    assert seen[-1] == (100, 1000, "a.zip, 2.0 MB/s, 8 min left")
+    assert len({note for *_, note in seen}) <= 6  # so that a log has few lines
 
 
 def test_the_command(site, tmp_path, capsys):

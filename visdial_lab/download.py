@@ -191,7 +191,9 @@ def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], No
 
         for one in plan.files:
             _obtain(get, one, plan.root)
-        return [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
+        problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
+    progress(round(total / 1e6), round(total / 1e6), "")
+    return problems
 
 
 def _tidy(root: Path, partial: Path) -> None:

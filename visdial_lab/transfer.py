@@ -151,21 +151,24 @@ def size_text(count: float) -> str:
 
 
 def meter(total: int, progress: Callable[[int, int, str], None]) -> Report:
-    """Give report(bytes, name), for any thread: counts, and tells `progress` twice a second."""
+    """Give report(bytes, name), for any thread: it counts, and tells `progress` twice a second.
+
+    progress(done, total, note): megabytes, and a note of speed and time left, which changes every ten seconds.
+    """
     lock, began = threading.Lock(), time.monotonic()
-    done, told, noted, note = 0, 0.0, 0.0, ""
+    done, told, noted, note = 0, 0.0, began, ""
 
     def report(count: int, name: str) -> None:
         nonlocal done, told, noted, note
         with lock:
             done, now = done + count, time.monotonic()
-            if now - told < 0.5:
-                return
-            if now - noted > 10:  # seldom, so that a log has few lines
-                rate = max(done, 1) / max(now - began, 1e-3)
+            if now - noted > (10 if note else 2) and done > 0:
+                rate, noted = done / (now - began), now
                 left = max(0, total - done) / rate
-                note, noted = f"{name}, {rate / 1e6:.1f} MB/s, {left / 60:.0f} min left", now
-            told = now
-            progress(round(done / 1e6), round(max(total, done) / 1e6), note)
+                left = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+                note = f"{name}, {rate / 1e6:.1f} MB/s, {left} left"
+            if now - told > 0.5:
+                told = now
+                progress(round(done / 1e6), round(max(total, done) / 1e6), note)
 
     return report
