@@ -153,7 +153,7 @@ def size_text(count: float) -> str:
 def meter(total: int, progress: Callable[[int, int, str], None]) -> Report:
     """Give report(bytes, name), for any thread: it counts, and tells `progress` twice a second.
 
-    progress(done, total, note): megabytes, and a note of speed and time left, which changes every ten seconds.
+    progress(done, total, note): megabytes, and speed and time left, which change every ten seconds.
     """
     lock, began = threading.Lock(), time.monotonic()
     done, told, noted, note = 0, 0.0, began, ""
