@@ -348,7 +348,7 @@ def test_a_dead_server_is_not_asked_for_every_photo(site, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "_missing", lambda *_: list(range(5000, 6000)))
     for n in range(5000, 6000):
         site.always[f"unlabeled2017/{n:012d}.jpg"] = 500
-    with pytest.raises(DownloadFailed, match="1000 photos are missing: .* and 980 more"):
+    with pytest.raises(DownloadFailed, match=r"1000 photos are missing: .* and 980 more"):
         fetch(site, tmp_path, "val", limit=4)
     assert len(site.requests) < 2 + transfer.TRIES * (module._GIVE_UP + module._WORKERS)
 

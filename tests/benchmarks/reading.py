@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 QUESTIONS, ANSWERS = 376_593, 337_527  # entries of the string tables of the real file, about
-WORDS = "is the a any what color how many people dog table white tree there in can you see no yes".split()
+WORDS = "is the a any what color how many people dog table white tree there in can you see no yes"
 
 READER = """
 import os, resource, sys, time
@@ -52,12 +52,12 @@ def write_synthetic(path: Path, dialogs: int, seed: int = 0) -> None:
                 {"answer": row[g], "gt_index": g, "question": q, "answer_options": row}
                 for row, g, q in zip(options, gt, rng.integers(0, QUESTIONS, 10).tolist(), strict=True)
             ]
-            caption = " ".join(words.choices(WORDS, k=11))
+            caption = " ".join(words.choices(WORDS.split(), k=11))
             entry = {"image_id": 4 * n + 9, "caption": caption, "dialog": turns}
             file.write((", " if n else "") + json.dumps(entry))
         tables = {
-            "questions": [" ".join(words.choices(WORDS, k=6)) + f" {n}" for n in range(QUESTIONS)],
-            "answers": [" ".join(words.choices(WORDS, k=3)) + f" {n}" for n in range(ANSWERS)],
+            "questions": [" ".join(words.choices(WORDS.split(), k=6)) + f" {n}" for n in range(QUESTIONS)],
+            "answers": [" ".join(words.choices(WORDS.split(), k=3)) + f" {n}" for n in range(ANSWERS)],
         }
         file.write("], " + json.dumps(tables)[1:] + "}")
 
