@@ -22,22 +22,11 @@ from test_ranking import some_dialog
 from visdial_lab import journal
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError
-from visdial_lab.predictions import join_processes, predictions, rank_dialogs, ranks_from_scores
+from visdial_lab.predictions import join_processes, predictions, rank_dialogs
 from visdial_lab.visdial import VisDial
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_FROM = {"model": "a"}
-
-
-def test_ranks_are_a_permutation_and_ties_do_not_follow_the_index():
-    ranks = ranks_from_scores(np.array([0.5, 2.0, -1.0, 2.5]))
-    assert ranks.tolist() == [3, 2, 4, 1]
-    tied = np.array([ranks_from_scores(np.zeros(100), seed=seed) for seed in range(200)])
-    assert (np.sort(tied, axis=1) == np.arange(1, 101)).all()
-    assert abs(tied[:, 0].mean() - 50.5) < 8  # the first option is not favoured
-    assert (ranks_from_scores(np.zeros(100), seed=3) == tied[3]).all()
-    with pytest.raises(UserError, match="NaN"):
-        ranks_from_scores(np.array([0.0, np.nan]))
 
 
 def test_predictions_are_an_evalai_list(tmp_path):

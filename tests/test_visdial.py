@@ -1,17 +1,13 @@
 """Reading VisDial: the real files load, and every broken one is refused with the exact place."""
 
 import base64
-import copy
 import io
 import json
 import math
 import re
-import zlib
 
 import pytest
 from conftest import make_dense, make_document
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from visdial_lab.errors import UserError
@@ -91,28 +87,6 @@ def test_sample(tiny):
             val.sample(n)
 
 
-def test_real_val(shared_data):
-    folder = shared_data / "visdial"
-    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
-    val = VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
-    assert len(val) == 116 and val.split == "val"
-    assert sum(len(d.rounds) for d in val) == 1160
-    assert sum(t.relevance is not None for d in val for t in d.rounds) == 116
-    first = val[0]
-    assert first.image_id == 185565
-    assert first.caption == "a bedroom is filled with lots of posters and a busy computer desk"
-    assert first.image_path is None and "<img" not in first._repr_html_()
-
-
-def test_real_test_and_text_only(shared_data):
-    test = VisDial.load(shared_data / "visdial" / "visdial_1.0_test_first50.json")
-    assert len(test) == 50 and test.split == "test"
-    for dialog in test:
-        assert [t.options is None for t in dialog.rounds] == [True] * (len(dialog.rounds) - 1) + [False]
-    text = VisDial.load(shared_data / "visdial" / "visdial_1.0_val_text_1851.json")
-    assert len(text) == 1851 and all(t.options is None and t.answer for d in text[:50] for t in d.rounds)
-
-
 def test_real_photos_are_found_by_number(shared_data, tmp_path):
     document = make_document(dialogs=1, first_id=790)
     dialog = load(tmp_path, document, image_root=shared_data / "photos")[0]
@@ -153,6 +127,40 @@ def test_key_order_and_extra_keys_do_not_matter(tmp_path):
     assert len(load(tmp_path, document)) == 4
 
 
+def test_a_byte_order_mark_does_not_matter(tmp_path):
+    (tmp_path / "dialogs.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(make_document()).encode())
+    assert len(VisDial.load(tmp_path / "dialogs.json")) == 4
+
+
+def test_a_profile_names_its_data_folder(tiny, tmp_path, monkeypatch, scenes):
+    assert VisDial.load("scenes", "val").path == scenes / "visdial_1.0_val.json"
+    (tmp_path / "mine.yaml").write_text("data: {root: elsewhere}\n")
+    monkeypatch.chdir(tiny.parent)
+    assert VisDial.load("tiny").path == tiny / "visdial_1.0_val.json"  # a folder that is no profile
+    (tiny.parent / "scenes").mkdir()
+    with pytest.raises(UserError, match=r"no visdial_1\.0_val\.json in folder"):
+        VisDial.load("scenes")  # what is really there goes before the profile of that name
+
+
+def test_to_datasets(tiny):
+    datasets = pytest.importorskip("datasets")
+    val = VisDial.load(tiny)
+    table = val[1:].to_datasets()
+    assert isinstance(table, datasets.Dataset) and len(table) == 3
+    for row, dialog in zip(table, val[1:], strict=True):
+        assert row["image_id"] == dialog.image_id and row["caption"] == dialog.caption
+        assert row["image"].size == (32, 24)
+        assert [one["question"] for one in row["rounds"]] == [one.question for one in dialog.rounds]
+        assert tuple(row["rounds"][1]["options"]) == dialog.rounds[1].options
+        assert row["rounds"][1]["relevance"] == pytest.approx(dialog.rounds[1].relevance)
+        assert row["rounds"][0]["relevance"] is None
+    for image in (tiny / "images").iterdir():
+        image.unlink()
+    test = VisDial.load(tiny, "test").to_datasets()
+    assert test.features == table.features and test[0]["image"] is None
+    assert test[1]["rounds"][0]["options"] is None and test[1]["rounds"][1]["answer"] is None
+
+
 # ---- images that are not right
 
 
@@ -191,48 +199,66 @@ def put(holder, key, value):
 PLACE = "data.dialogs[1].dialog[2]."
 MISTAKES = [
     (lambda d: d.pop("data"), "data is missing"),
-    (lambda d: put(d, "data", []), "data should be an object, is []"),
-    (lambda d: put(d, "split", 3), "split should be text"),
+    (lambda d: put(d, "data", []), "data: expected an object, got a list"),
+    (lambda d: put(d, "split", 3), "split: expected text, got a whole number"),
     (lambda d: d["data"].pop("answers"), "data.answers is missing"),
-    (lambda d: put(d["data"], "questions", {}), "data.questions should be a list"),
-    (lambda d: put(d["data"]["questions"], 3, None), "data.questions[3] should be text, is null"),
-    (lambda d: put(d["data"]["answers"], 7, "a\ud800"), "data.answers[7] holds half a character"),
-    (lambda d: put(d["data"], "dialogs", []), "data.dialogs is empty"),
-    (lambda d: put(d["data"]["dialogs"], 1, 5), "data.dialogs[1] should be an object"),
+    (lambda d: put(d["data"], "questions", {}), "data.questions: expected a list"),
+    (lambda d: put(d["data"]["questions"], 3, None), "data.questions[3]: expected text, got null"),
+    (lambda d: put(d["data"]["answers"], 7, 1.5), "data.answers[7]: expected text, got a decimal number"),
+    (lambda d: put(d["data"], "dialogs", []), "data.dialogs: expected a list of length >= 1"),
+    (lambda d: put(d["data"]["dialogs"], 1, 5), "data.dialogs[1]: expected an object"),
     (lambda d: entry(d).pop("image_id"), "data.dialogs[1].image_id is missing"),
-    (lambda d: put(entry(d), "image_id", "2"), "data.dialogs[1].image_id should be a whole number, is '2'"),
-    (lambda d: put(entry(d), "image_id", True), "data.dialogs[1].image_id should be a whole number, is True"),
-    (lambda d: put(entry(d), "image_id", -1), "data.dialogs[1].image_id is -1"),
-    (lambda d: put(entry(d), "image_id", 10**13), "data.dialogs[1].image_id is 10000000000000"),
+    (lambda d: put(entry(d), "image_id", "2"), "data.dialogs[1].image_id: expected a whole number, got text"),
+    (
+        lambda d: put(entry(d), "image_id", True),
+        "data.dialogs[1].image_id: expected a whole number, got true or false",
+    ),
+    (lambda d: put(entry(d), "image_id", -1), "data.dialogs[1].image_id: expected a whole number >= 0"),
+    (
+        lambda d: put(entry(d), "image_id", 10**13),
+        "data.dialogs[1].image_id: expected a whole number <= 999999999999",
+    ),
     (
         lambda d: put(entry(d), "image_id", 1),
         "data.dialogs[1].image_id 1 was used by data.dialogs[0] already",
     ),
     (lambda d: entry(d).pop("caption"), "data.dialogs[1].caption is missing"),
-    (lambda d: put(entry(d), "caption", 1), "data.dialogs[1].caption should be text"),
-    (lambda d: put(entry(d), "caption", "\udfff"), "data.dialogs[1].caption holds half a character"),
-    (lambda d: put(entry(d), "dialog", []), "data.dialogs[1].dialog is empty"),
-    (lambda d: put(entry(d), "dialog", {}), "data.dialogs[1].dialog should be a list"),
-    (lambda d: put(entry(d)["dialog"], 0, []), "data.dialogs[1].dialog[0] should be an object"),
+    (lambda d: put(entry(d), "caption", 1), "data.dialogs[1].caption: expected text"),
+    (lambda d: put(entry(d), "caption", ["a"]), "data.dialogs[1].caption: expected text, got a list"),
+    (lambda d: put(entry(d), "dialog", []), "data.dialogs[1].dialog: expected a list of length >= 1"),
+    (lambda d: put(entry(d), "dialog", {}), "data.dialogs[1].dialog: expected a list"),
+    (lambda d: put(entry(d)["dialog"], 0, []), "data.dialogs[1].dialog[0]: expected an object"),
     (lambda d: turn(d).pop("question"), PLACE + "question is missing"),
     (lambda d: put(turn(d), "question", 12), PLACE + "question is 12, expected 0 to 11"),
-    (lambda d: put(turn(d), "question", 1.0), PLACE + "question should be a whole number"),
-    (lambda d: put(turn(d), "answer", -1), PLACE + "answer is -1"),
+    (lambda d: put(turn(d), "question", 1.0), PLACE + "question: expected a whole number"),
+    (lambda d: put(turn(d), "answer", -1), PLACE + "answer: expected a whole number >= 0"),
     (lambda d: turn(d).pop("answer"), PLACE + "gt_index points at answer"),
     (lambda d: turn(d).pop("gt_index"), PLACE + "gt_index is missing"),
-    (lambda d: put(turn(d), "gt_index", 100), PLACE + "gt_index is 100, expected 0 to 99"),
+    (lambda d: put(turn(d), "gt_index", 100), PLACE + "gt_index: expected a whole number <= 99"),
     (
         lambda d: put(turn(d), "gt_index", (turn(d)["gt_index"] + 1) % 100),
         PLACE + "gt_index points at answer",
     ),
-    (lambda d: put(turn(d), "gt_index", None), PLACE + "gt_index should be a whole number, is null"),
+    (lambda d: put(turn(d), "gt_index", None), PLACE + "gt_index: expected a whole number, got null"),
     (lambda d: turn(d).pop("answer_options"), PLACE + "gt_index is there, but answer_options is missing"),
     (lambda d: turn(d)["answer_options"].pop(), PLACE + "answer_options has 99 entries, expected 100"),
-    (lambda d: put(turn(d), "answer_options", None), PLACE + "answer_options should be a list"),
+    (
+        lambda d: put(turn(d), "answer_options", 5),
+        PLACE + "answer_options: expected a list, got a whole number",
+    ),
     (lambda d: put(turn(d)["answer_options"], 4, 153), PLACE + "answer_options[4] is 153, expected 0 to 152"),
-    (lambda d: put(turn(d)["answer_options"], 4, -1), PLACE + "answer_options[4] is -1"),
-    (lambda d: put(turn(d)["answer_options"], 4, False), PLACE + "answer_options[4] is False"),
-    (lambda d: put(turn(d)["answer_options"], 4, "no"), PLACE + "answer_options[4] is 'no'"),
+    (
+        lambda d: put(turn(d)["answer_options"], 4, -1),
+        PLACE + "answer_options[4]: expected a whole number >= 0",
+    ),
+    (
+        lambda d: put(turn(d)["answer_options"], 4, False),
+        PLACE + "answer_options[4]: expected a whole number, got true or false",
+    ),
+    (
+        lambda d: put(turn(d)["answer_options"], 4, "no"),
+        PLACE + "answer_options[4]: expected a whole number, got text",
+    ),
     (lambda d: (turn(d).pop("answer_options"), turn(d).pop("gt_index")), PLACE + "answer_options is missing"),
 ]
 
@@ -266,27 +292,30 @@ def test_a_val_file_without_any_options_is_fine(tmp_path):
 
 
 DENSE_MISTAKES = [
-    (lambda a: put(a, 1, None), "[1] should be an object"),
+    (lambda a: put(a, 1, None), "[1]: expected an object"),
     (lambda a: a[1].pop("image_id"), "[1].image_id is missing"),
     (lambda a: put(a[1], "image_id", 99), "[1].image_id 99 is not in"),
-    (lambda a: put(a[1], "image_id", True), "[1].image_id should be a whole number"),
+    (lambda a: put(a[1], "image_id", True), "[1].image_id: expected a whole number"),
     (lambda a: put(a[1], "round_id", 0), "[1].round_id is 0, expected 1 to 3"),
     (lambda a: put(a[1], "round_id", 4), "[1].round_id is 4, expected 1 to 3"),
-    (lambda a: put(a[1], "round_id", 2.0), "[1].round_id should be a whole number"),
+    (lambda a: put(a[1], "round_id", 2.0), "[1].round_id: expected a whole number"),
     (lambda a: a.append(a[1]), "[4] annotates round 2 of image 2 a second time"),
     (lambda a: a[1].pop("gt_relevance"), "[1].gt_relevance is missing"),
     (lambda a: a[1]["gt_relevance"].pop(), "[1].gt_relevance has 99 entries, expected 100"),
-    (lambda a: put(a[1], "gt_relevance", "1"), "[1].gt_relevance should be a list"),
-    (lambda a: put(a[1]["gt_relevance"], 5, math.nan), "[1].gt_relevance[5] is nan"),
-    (lambda a: put(a[1]["gt_relevance"], 5, math.inf), "[1].gt_relevance[5] is inf"),
+    (lambda a: put(a[1], "gt_relevance", "1"), "[1].gt_relevance: expected a list"),
+    (lambda a: put(a[1]["gt_relevance"], 5, math.nan), "[1].gt_relevance[5]: expected a decimal number >= 0"),
+    (lambda a: put(a[1]["gt_relevance"], 5, math.inf), "[1].gt_relevance[5]: expected a decimal number <= 1"),
     (
         lambda a: put(a[1]["gt_relevance"], 5, 1.2),
-        "[1].gt_relevance[5] is 1.2, expected a number from 0 to 1",
+        "[1].gt_relevance[5]: expected a decimal number <= 1.0",
     ),
-    (lambda a: put(a[1]["gt_relevance"], 5, -0.2), "[1].gt_relevance[5] is -0.2"),
-    (lambda a: put(a[1]["gt_relevance"], 5, True), "[1].gt_relevance[5] is True"),
-    (lambda a: put(a[1]["gt_relevance"], 5, 10**400), "[1].gt_relevance[5] is 1000"),
-    (lambda a: put(a[1]["gt_relevance"], 5, "1"), "[1].gt_relevance[5] is '1'"),
+    (lambda a: put(a[1]["gt_relevance"], 5, -0.2), "[1].gt_relevance[5]: expected a decimal number >= 0"),
+    (
+        lambda a: put(a[1]["gt_relevance"], 5, True),
+        "[1].gt_relevance[5]: expected a decimal number, got true or false",
+    ),
+    (lambda a: put(a[1]["gt_relevance"], 5, 10**400), "[1].gt_relevance[5]: "),
+    (lambda a: put(a[1]["gt_relevance"], 5, "1"), "[1].gt_relevance[5]: expected a decimal number, got text"),
 ]
 
 
@@ -308,7 +337,7 @@ def test_swapped_files_are_recognised(tmp_path):
     assert "holds predictions, not dialogs" in refusal(tmp_path, predictions)
     assert "holds dialogs, not dense annotations" in refusal(tmp_path, document, document)
     assert "holds predictions, not dense annotations" in refusal(tmp_path, document, predictions)
-    assert "expected a list of annotations" in refusal(tmp_path, document, {})
+    assert "expected a list, got an object" in refusal(tmp_path, document, {})
     for other in ([], 3, None, "x"):
         assert "dialogs file" in refusal(tmp_path, other)
 
@@ -322,6 +351,45 @@ def test_swapped_splits_are_recognised(tiny, tmp_path):
     assert load(tmp_path, document).split == "val"
     assert "train was asked for" in refusal(tmp_path, document, split="train")
     assert load(tmp_path, document, split="mine").split == "mine"
+
+
+@pytest.mark.parametrize("version", ["0.9", "0.9.1", 0.9])
+def test_the_older_visdial_is_named(tmp_path, version):
+    assert "this is VisDial v0.9; v1.0 is needed" in refusal(tmp_path, make_document() | {"version": version})
+
+
+BROKEN = [
+    (lambda b: b[:-40], r"line 1, column \d+: not valid JSON \(the file ends too early"),
+    (lambda b: b"", r"line 1, column 1: not valid JSON \(the file ends too early"),
+    (lambda b: b.replace(b"park", b"p\xe4rk", 1), r"line 1, column \d+: not UTF-8 text"),
+    (lambda b: b.replace(b"park", b"\\ud800", 1), r"not valid JSON \("),
+    (
+        lambda b: b"\n\n  " + b.replace(b'"gt_index": ', b'"gt_index": NaN', 1),
+        r"line 3, column \d+: not valid",
+    ),
+    (lambda b: b + b"{}", r"not valid JSON \(trailing characters\)"),
+    (lambda b: b'{"x": ' + b"[" * 10**5 + b"]" * 10**5 + b"}", "lists inside lists"),
+    (lambda b: b"<!DOCTYPE html><html>404</html>", r"line 1, column 1: not valid JSON"),
+    (lambda b: b"PK\x03\x04", r"line 1, column 1: not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), BROKEN, ids=[expected for _, expected in BROKEN])
+def test_what_is_no_json_is_refused_with_line_and_column(tmp_path, spoil, expected):
+    path = tmp_path / "dialogs.json"
+    path.write_bytes(spoil(json.dumps(make_document()).encode()))
+    with pytest.raises(UserError, match=expected) as caught:
+        VisDial.load(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_bad_utf8_is_found_where_it_is(tmp_path):
+    text = json.dumps(make_document(), indent=1).encode().replace(b"2 dogs in a park", b"2 dogs in a p\xe4rk")
+    (tmp_path / "dialogs.json").write_bytes(text)
+    at = text.index(b"\xe4")
+    line, column = text.count(b"\n", 0, at) + 1, at - text.rindex(b"\n", 0, at)
+    with pytest.raises(UserError, match=f"line {line}, column {column}: not UTF-8"):
+        VisDial.load(tmp_path / "dialogs.json")
 
 
 def test_missing_files(tiny, tmp_path):
@@ -365,96 +433,3 @@ def test_html_of_a_split_and_of_secret_answers(tiny):
     assert "VisDial val" in page and page.count("<img") == 4
     assert "not published" in VisDial.load(tiny, "test")[0]._repr_html_()
     assert page.count("<div") == page.count("</div>")
-
-
-# ---- anything at all
-
-
-DOCUMENT = make_document(dialogs=2, rounds=2)
-DENSE = make_dense(DOCUMENT)
-ODD = st.sampled_from(
-    [None, True, -1, 0, 1, 99, 100, 153, 10**20, 1.5, math.nan, "", "\ud800", "x", [], {}, [[]]]
-)
-
-
-def nodes(tree, path=()):
-    """Paths of all places in a JSON tree."""
-    yield path
-    for key, value in (
-        tree.items() if isinstance(tree, dict) else enumerate(tree if isinstance(tree, list) else ())
-    ):
-        yield from nodes(value, (*path, key))
-
-
-def mutate(tree, path, how, value):
-    """A copy of the tree with the place at `path` replaced, deleted or doubled."""
-    if not path:
-        return value
-    tree = copy.deepcopy(tree)
-    holder = tree
-    for key in path[:-1]:
-        holder = holder[key]
-    if how == "replace":
-        holder[path[-1]] = value
-    elif how == "delete":
-        del holder[path[-1]]
-    elif isinstance(holder, list):
-        holder.append(holder[path[-1]])
-    return tree
-
-
-# The 100 options would drown everything else: keep a few of each list.
-PLACES = [
-    (0, p)
-    for p in nodes(DOCUMENT)
-    if not (isinstance(p[-1:], tuple) and p and type(p[-1]) is int and p[-1] > 3)
-]
-PLACES += [(1, p) for p in nodes(DENSE) if not (p and type(p[-1]) is int and p[-1] > 3)]
-
-
-def read_everything(folder):
-    """A load that succeeds must be readable to the end."""
-    try:
-        dialogs = VisDial.load(folder / "dialogs.json", dense=folder / "dense.json")
-    except UserError as error:
-        assert len(str(error).splitlines()) <= 2 and len(str(error)) < 700
-        return
-    for dialog in dialogs:
-        json.dumps([dialog.image_id, dialog.caption], ensure_ascii=False).encode()
-        for one in dialog.rounds:
-            assert one.options is None or len(one.options) == 100
-            assert one.gt_index is None or one.options[one.gt_index] == one.answer
-            assert one.relevance is None or all(0 <= x <= 1 for x in one.relevance)
-    assert dialogs._repr_html_()
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(PLACES), st.sampled_from(["replace", "delete", "double"]), ODD),
-        min_size=1,
-        max_size=2,
-        unique_by=lambda change: change[0][0],
-    )
-)
-def test_fuzzed_trees(tmp_path_factory, changes):
-    trees = [DOCUMENT, DENSE]
-    for (which, path), how, value in changes:
-        trees[which] = mutate(trees[which], path, how, value)
-    folder = tmp_path_factory.mktemp("tree")
-    (folder / "dialogs.json").write_text(json.dumps(trees[0]))
-    (folder / "dense.json").write_text(json.dumps(trees[1]))
-    read_everything(folder)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 1), st.floats(0, 1), st.binary(max_size=3))
-def test_truncated_and_corrupted_bytes(tmp_path_factory, which, where, noise):
-    contents = [json.dumps(DOCUMENT).encode(), json.dumps(DENSE).encode()]
-    cut = int(where * len(contents[which]))
-    rest = contents[which][cut + len(noise) :] if zlib.crc32(noise) % 2 else b""
-    contents[which] = contents[which][:cut] + noise + rest
-    folder = tmp_path_factory.mktemp("bytes")
-    (folder / "dialogs.json").write_bytes(contents[0])
-    (folder / "dense.json").write_bytes(contents[1])
-    read_everything(folder)

@@ -37,6 +37,17 @@ generate = typer.Typer(help="Make training records from dialogs.", no_args_is_he
 app.add_typer(generate, name="generate")
 
 ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
+_IMAGES = (
+    "all: the official zips (the default; 20 GB for train). needed: only the photos of the dialogs asked "
+)
+_IMAGES += "for, one by one from COCO (the default with --limit or --licence free). none."
+_LICENCE = (
+    "any, or free: only photos that COCO's own lists call attribution, share-alike, no known restrictions "
+)
+_LICENCE += (
+    "or US government work. Fetches the lists (241 MB for train), leaves out what is not in them, and "
+)
+_LICENCE += "believes them: COCO took them from Flickr and did not check."
 ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
@@ -406,6 +417,31 @@ def pipeline(
         say(f"error: {error}")
         raise typer.Exit(1) from None
     print(f"report: {report}")
+
+
+@app.command()
+def download(
+    split: Annotated[list[str] | None, Option(help="train, val (default), test or all; repeatable.")] = None,
+    root: Annotated[Path, Option(help="The data folder to fill.")] = Path("data/visdial"),
+    images: Annotated[str | None, Option(help=_IMAGES)] = None,
+    limit: Annotated[int | None, Option(min=1, help="Photos of the first so many dialogs only.")] = None,
+    licence: Annotated[str, Option(help=_LICENCE)] = "any",
+    base_url: Annotated[str | None, Option(help="A mirror with the same file names.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be fetched.")] = False,
+) -> None:
+    """Fetch VisDial v1.0: dialogs, dense annotations, photos. Given again, it goes on where it stopped."""
+    from visdial_lab.download import DownloadFailed, plan
+    from visdial_lab.download import download as fetch
+
+    job = plan(split or ["val"], root, images, limit, licence, base_url)
+    print("\n".join(job.lines()))
+    try:
+        if not dry_run and (job.files or job.photos):
+            with progress("download (MB)") as update:
+                fetch(job, update)
+    except DownloadFailed as error:  # it says itself what is missing: no traceback of ours would tell more
+        say(f"error: {error}\nthe same command goes on from here")
+        raise typer.Exit(1) from None
 
 
 @app.command()

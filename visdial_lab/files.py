@@ -100,16 +100,21 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def read_text(path: str | Path, what: str = "file") -> str:
-    """Read UTF-8 text. Raises UserError naming `what`, the file and, for bad bytes, the line."""
+def read_bytes(path: str | Path, what: str = "file") -> bytes:
+    """Read a whole file. Raises UserError naming `what` and the file."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{what} not found: {path}") from None
     except IsADirectoryError:
         raise UserError(f"{what} expected at {path}, but that is a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_text(path: str | Path, what: str = "file") -> str:
+    """Read UTF-8 text. Raises UserError naming `what`, the file and, for bad bytes, the line."""
+    data = read_bytes(path, what)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
