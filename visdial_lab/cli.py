@@ -271,12 +271,11 @@ def rank(
     settings = scoring | {"image_dir": folder, "split": source.split, "limit": limit}
     settings |= {"load_in_4bit": load_in_4bit, "dtype": str(pick_dtype(device))}
     made_from = sources(model_path, source.path, **settings)
-    memory = memory_gb and int(memory_gb * 2**30)
 
     def score(left: list, on_bad: Any) -> Iterator:
         model, processor = load_model(model_path, load_in_4bit, device)
         check_pictures(processor, chosen, image_dir)
-        return iter_scores(model, processor, left, **scoring, memory=memory, on_bad=on_bad)
+        return iter_scores(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
     with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:

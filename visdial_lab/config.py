@@ -119,12 +119,12 @@ class Inference(Section):
 
 
 class Evaluation(Section):
-    """Intervals, ranking batches (in dialogs) and the report's examples."""
+    """Intervals, memory for ranking (GiB beside the weights; null = all) and the report's examples."""
 
     bootstrap_samples: Count
     confidence: Annotated[Positive, Field(lt=1)]
     seed: Seed
-    batch_size: Count
+    memory_gb: Positive | None
     examples: Annotated[int, Field(ge=0)]
 
 

@@ -68,18 +68,18 @@ def iter_scores(
     *,
     blank_image: bool = False,
     length_normalised: bool = False,
-    memory: int | None = None,
+    memory_gb: float | None = None,
     on_bad: OnBad | None = None,
 ) -> Iterator[tuple[int, Scores]]:
     """Yield (number of a dialog, its scores) for one after the other, as soon as they are there.
 
     blank_image: score with a gray picture. length_normalised: mean instead of sum over the tokens.
-    memory: bytes to use on the GPU beside the weights (None = all that are free). It decides how much is
+    memory_gb: GiB to use on the GPU beside the weights (None = all that are free). It decides how much is
     computed at once; if it runs out all the same, half as much is tried.
     Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
     read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
     """
-    room = _Room(model, memory)
+    room = _Room(model, memory_gb)
     fast = model.device.type == "cuda" and len(dialogs) >= _WORTH_COMPILING
     running: list[_Running] = []
 
@@ -221,7 +221,7 @@ def _grow(
 class _Room:
     """How many tokens go through the model at once: as the memory allows, and less when that was too much."""
 
-    def __init__(self, model: Any, memory: int | None) -> None:
+    def __init__(self, model: Any, memory_gb: float | None) -> None:
         import torch
 
         self.tokens = _ENOUGH[model.device.type]
@@ -229,8 +229,8 @@ class _Room:
             text = model.config.get_text_config()
             kept = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # keys and values
             used = 6 * text.intermediate_size + 16 * text.hidden_size  # between two layers, at the peak
-            free = torch.cuda.mem_get_info(model.device)[0] if memory is None else memory
-            self.tokens = min(self.tokens, max(1, free // (2 * (kept + used))))
+            free = torch.cuda.mem_get_info(model.device)[0] if memory_gb is None else memory_gb * 2**30
+            self.tokens = min(self.tokens, max(1, int(free) // (2 * (kept + used))))
         self.said = False
 
     def halve(self) -> None:

@@ -171,10 +171,10 @@ def ours(model, processor, dialogs, memory, device, rate) -> dict:
     """
     ranking._WORTH_COMPILING = 1
     few = dialogs[: max(1, len(dialogs) // 4)]
-    warm_up, _ = measured(lambda: ranking.score_dialogs(model, processor, few, memory=memory), device)
+    warm_up, _ = measured(lambda: ranking.score_dialogs(model, processor, few, memory_gb=memory), device)
     scores = []
     seconds, peak = measured(
-        lambda: scores.extend(ranking.score_dialogs(model, processor, dialogs, memory=memory)), device
+        lambda: scores.extend(ranking.score_dialogs(model, processor, dialogs, memory_gb=memory)), device
     )
     limit = model.config.get_text_config().max_position_embeddings
     forests = [ranking._grow(processor, dialog, False, limit, {}) for dialog in dialogs]
@@ -237,7 +237,7 @@ def gpu(options) -> dict:
     rate = matrix_rate()
     model, processor = gemma3_4b(tokenizer_with_words(), options.load_in_4bit)
     weights = torch.cuda.memory_allocated()
-    memory = None if options.memory_gb is None else int(options.memory_gb * 2**30) - weights
+    memory = None if options.memory_gb is None else options.memory_gb - weights / 2**30
     result = {
         "device": torch.cuda.get_device_name(),
         "processes": world,
