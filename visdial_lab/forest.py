@@ -87,7 +87,7 @@ class Rows:
 
 
 def lay_out(forests: Sequence[Forest], length: int, width: int) -> Rows:
-    """Fill rows with whole branches, dialog by dialog, each row of one dialog only.
+    """Put each dialog's branches into as few rows as they fit, the longest first, each where it fits first.
 
     length: T of the trunks. width: N to aim at; rows get shorter when there is less to put into them, and
     longer for a branch that is. T + N becomes a multiple of 8, as fast attention on a GPU wants it.
@@ -96,22 +96,20 @@ def lay_out(forests: Sequence[Forest], length: int, width: int) -> Rows:
     width = max(largest, min(width, max(len(forest.inner) for forest in forests)))
     width += -(length + width) % 8
     deepest = max(forest.depth[forest.inner].max(initial=1) for forest in forests)
-    slots, dialogs = (
-        [],
-        [],
-    )  # [inner nodes] row * N + column for each forest; number of the forest for each row
+    dialogs: list[int] = []  # of each row
+    slots = []  # of each forest: row * N + column of its inner nodes
     for number, forest in enumerate(forests):
-        starts, free = [], 0
-        for size in forest.branches:
-            if size > free:
-                dialogs.append(number)
-                free = width
-            starts.append(len(dialogs) * width - free)
-            free -= size
-        within = np.arange(len(forest.inner)) - np.repeat(
-            np.cumsum(forest.branches) - forest.branches, forest.branches
-        )
-        slots.append(np.repeat(np.array(starts, dtype=int), forest.branches) + within)
+        filled: list[int] = []  # how full each row of this dialog is
+        starts = np.zeros(len(forest.branches), dtype=int)
+        for branch in np.argsort(-forest.branches, kind="stable"):
+            size = forest.branches[branch]
+            row = next((row for row, used in enumerate(filled) if used + size <= width), len(filled))
+            filled += [0] * (row == len(filled))
+            starts[branch] = (len(dialogs) + row) * width + filled[row]
+            filled[row] += size
+        dialogs += [number] * len(filled)
+        first = np.cumsum(forest.branches) - forest.branches
+        slots.append(np.repeat(starts - first, forest.branches) + np.arange(len(forest.inner)))
     ids, positions, roots = np.zeros((3, len(dialogs) * width), dtype=int)
     ancestors = np.tile(np.arange(width), len(dialogs))[:, None].repeat(deepest, axis=1)  # padding: itself
     nodes, states, before = [], [], 0
