@@ -14,8 +14,8 @@ from stub_course import BODIES, make_course, stub_config, write_notebook
 
 from visdial_lab import pipeline
 from visdial_lab.config import load_config
-from visdial_lab.errors import UserError
-from visdial_lab.pipeline import STEPS, NotebookFailed, run_pipeline
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.pipeline import STEPS, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -171,7 +171,7 @@ def test_a_failing_notebook_is_named_and_kept_then_mended_and_resumed(course):
     }
     for line, message in broken.items():
         write_notebook(course / "notebooks", "02_data_generation", line)
-        with pytest.raises(NotebookFailed, match=f"notebook 02_data_generation, {message}"):
+        with pytest.raises(WorkFailed, match=f"notebook 02_data_generation, {message}"):
             run_pipeline(config, run)
         cells = json.loads((run / "notebooks" / "02_data_generation.ipynb").read_text())["cells"]
         errors = [o["ename"] for c in cells for o in c.get("outputs", ()) if o["output_type"] == "error"]
@@ -186,7 +186,7 @@ def test_a_failing_notebook_is_named_and_kept_then_mended_and_resumed(course):
 def test_a_cell_that_takes_too_long(course):
     config = load_config("stub.yaml", {"notebooks.timeout": 1})
     write_notebook(course / "notebooks", "01_data_exploration", "time.sleep(60)")
-    with pytest.raises(NotebookFailed, match=r"01_data_exploration, cell 5: CellTimeoutError"):
+    with pytest.raises(WorkFailed, match=r"01_data_exploration, cell 5: CellTimeoutError"):
         run_pipeline(config, course / "run")
 
 

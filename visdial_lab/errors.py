@@ -1,4 +1,4 @@
-"""The one exception that a user of this library is meant to see, and how values look in its message."""
+"""The two exceptions that a user of this library is meant to see, and how values look in their messages."""
 
 import reprlib
 from typing import Any
@@ -8,6 +8,13 @@ class UserError(Exception):
     """A mistake that the user can mend. The message is one or two lines: what is wrong, where, what to do.
 
     The command line prints the message alone and exits with code 2; a notebook shows it as the last line.
+    """
+
+
+class WorkFailed(Exception):
+    """The call was right, but the work failed. The message says it all: a traceback would tell no more.
+
+    The command line prints the message alone and exits with code 1.
     """
 
 

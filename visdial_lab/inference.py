@@ -1,9 +1,11 @@
-"""Answering questions: many at once, a picture and its dialog read once, up to the end of the turn."""
+"""Answering questions: many at once, a picture and its dialog read once, up to the end of the turn; and the
+job behind `visdial-lab infer --batch-file`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visdial_lab import journal
 from visdial_lab.chat import (
     END,
     answer_starts,
@@ -13,10 +15,12 @@ from visdial_lab.chat import (
     input_image,
     pad,
     record_image,
+    takes_images,
     tokenizer_of,
 )
 from visdial_lab.errors import UserError, shown
-from visdial_lab.files import read_json
+from visdial_lab.files import read_json, resolve, write_json
+from visdial_lab.models import load_model
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
@@ -71,6 +75,47 @@ def read_batch(path: Path) -> list[dict]:
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     return entries
+
+
+def answer_file(
+    model_path: str | Path,
+    batch_file: Path,
+    output_file: Path,
+    batch_size: int = 16,
+    resume: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **decoding: Any,
+) -> None:
+    """Write the batch file's list with an "answer" in every entry. A job that was stopped goes on there.
+
+    decoding: as for `answer`. progress(done, total) is called after each entry. Raises UserError for entries
+    that cannot be answered and, with `resume`, for unfinished work that was made from something else.
+    """
+    entries, made_from = read_batch(batch_file), journal.sources(model_path, batch_file, **decoding)
+    if not resume:
+        journal.remove(output_file)
+    answers = journal.read(output_file, made_from)
+    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
+    with journal.writing(output_file, made_from) as write:
+        progress(len(answers), len(entries))
+        loaded = load_answerer(model_path, [entry.get("image") for entry in entries])
+        for place, text in answer_entries(*loaded, left, batch_size, **decoding):
+            write(place, text)
+            answers[place] = text
+            progress(len(answers), len(entries))
+    write_json(output_file, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
+    journal.remove(output_file)
+
+
+def load_answerer(model_path: str | Path, images: Collection[Any]) -> tuple[Any, Any]:
+    """`load_model` for questions about these pictures. Raises UserError when one is missing or not given."""
+    for image in images:
+        if image is not None and not resolve(image).is_file():
+            raise UserError(f"image not found: {image}")
+    model, processor = load_model(model_path)
+    if takes_images(processor) and None in images:
+        raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
+    return model, processor
 
 
 def answer(

@@ -14,17 +14,15 @@ import httpx
 import msgspec
 from PIL import Image
 
+from visdial_lab.errors import WorkFailed
+
 TRIES, PAUSE = 6, 1.0  # attempts in a row without progress; seconds before the second, doubled for the next
 
 Report = Callable[[int, str], None]
 Exact = tuple[int, str] | None
 
 
-class DownloadFailed(Exception):
-    """What could not be fetched and why; everything else is in place, and the same command goes on."""
-
-
-class Gone(DownloadFailed):
+class Gone(WorkFailed):
     """The server does not have the file, or does not give it to us."""
 
 
@@ -43,7 +41,7 @@ def fetch(
 
     report(bytes, name) is told what arrives. exact: size and md5, where they are known; otherwise a zip, a
     photo or JSON is looked into. At most TRIES attempts in a row may bring less than a megabyte.
-    Raises Gone when the server says that it will not give it, DownloadFailed when it does not manage to.
+    Raises Gone when the server says that it will not give it, WorkFailed when it does not manage to.
     """
     failures = 0
     while True:
@@ -57,7 +55,7 @@ def fetch(
             failures = 1 if length(part) >= before + (1 << 20) else failures + 1
             if failures >= TRIES:
                 what = str(error) or type(error).__name__
-                raise DownloadFailed(f"{url}: {what} ({TRIES} attempts)") from None
+                raise WorkFailed(f"{url}: {what} ({TRIES} attempts)") from None
             wait = getattr(error, "wait", None)
             time.sleep(PAUSE * 2 ** (failures - 1) if wait is None else min(wait, 60))
 
@@ -75,7 +73,7 @@ def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int],
             wait = response.headers.get("Retry-After", "")
             raise _Again(f"the server answers {status}", int(wait) if wait.isdecimal() else None)
         if status not in (200, 206):
-            raise DownloadFailed(f"{url}: the server answers {status} {response.reason_phrase}")
+            raise WorkFailed(f"{url}: the server answers {status} {response.reason_phrase}")
         if "text/html" in response.headers.get("Content-Type", ""):
             raise _Again("a web page came instead of the file")
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
