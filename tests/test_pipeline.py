@@ -201,23 +201,6 @@ def test_a_long_cell_is_heard_of_with_what_it_printed_last(course, monkeypatch, 
     assert steps[-1] == (6, 6, "01_data_exploration"), "and no word after the end"
 
 
-def test_the_log_repeats_itself_when_there_is_no_other_news(monkeypatch, capsys):
-    from visdial_lab import cli
-
-    clock = iter([0.0, 100.0, 101.0, 102.0, 131.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
-    with cli._progress("pipeline") as update:
-        update(3, 9, "04_inference")
-        update(3, 9, "04_inference")  # too soon
-        update(3, 9, "04_inference: 40 of 150 dialogs")
-        update(3, 9, "04_inference: 40 of 150 dialogs")  # half a minute later
-    assert capsys.readouterr().err.splitlines() == [
-        "pipeline: 3 of 9, 100 s, 04_inference",
-        "pipeline: 3 of 9, 102 s, 04_inference: 40 of 150 dialogs",
-        "pipeline: 3 of 9, 131 s, 04_inference: 40 of 150 dialogs",
-    ]
-
-
 def test_an_unknown_kernel(course):
     config = load_config("stub.yaml", {"notebooks.kernel_name": "cobol"})
     with pytest.raises(UserError, match=r"notebooks\.kernel_name: no Jupyter kernel 'cobol' here"):
