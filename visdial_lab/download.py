@@ -20,15 +20,7 @@ from filelock import FileLock, Timeout
 from visdial_lab.errors import UserError, WorkFailed, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.reading import read_columns, read_dense
-from visdial_lab.transfer import (
-    Gone,
-    fetch,
-    length,
-    meter,
-    safe_members,
-    size_text,
-    unpack,
-)
+from visdial_lab.transfer import Gone, fetch, length, meter, safe_members, size_text, unpack
 from visdial_lab.visdial import VisDial
 
 

@@ -90,10 +90,8 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
     """
     if output.exists() and not output.is_file():
         raise UserError(f"cannot write {output}: it is not a file; give the name of one")
-    path, header = (
-        output.with_name(f"{output.name}.part-{number}"),
-        json.dumps({"made_from": made_from}) + "\n",
-    )
+    path = output.with_name(f"{output.name}.part-{number}")
+    header = json.dumps({"made_from": made_from}) + "\n"
     if not path.exists():
         write_text(path, header)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab.errors import UserError, shown
-from visdial_lab.files import atomic_path
+from visdial_lab.files import write_text
 from visdial_lab.visdial import Dialog, Round
 
 Key = tuple[int, int]  # (image_id, round_id)
@@ -93,8 +93,7 @@ def write_submission(
     ]
     if problems := check_submission(entries, dialogs, allow_partial):
         raise UserError(f"no submission written: {problems[0]}")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
+    write_text(path, json.dumps(entries))
     return len(entries)
 
 

@@ -27,11 +27,7 @@ class Gone(WorkFailed):
 
 
 class _Again(Exception):
-    """This attempt failed, the next may not; it comes after `wait` seconds, or as usual."""
-
-    def __init__(self, what: str, wait: int | None = None):
-        super().__init__(what)
-        self.wait = wait
+    """This attempt failed, the next may not."""
 
 
 def fetch(
@@ -56,8 +52,7 @@ def fetch(
             if failures >= TRIES:
                 what = str(error) or type(error).__name__
                 raise WorkFailed(f"{url}: {what} ({TRIES} attempts)") from None
-            wait = getattr(error, "wait", None)
-            time.sleep(PAUSE * 2 ** (failures - 1) if wait is None else min(wait, 60))
+            time.sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int], None]) -> None:
@@ -70,8 +65,9 @@ def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int],
         if status == 416:  # nothing after what we have: it may be whole
             return
         if status == 429 or status >= 500:
-            wait = response.headers.get("Retry-After", "")
-            raise _Again(f"the server answers {status}", int(wait) if wait.isdecimal() else None)
+            if (wait := response.headers.get("Retry-After", "")).isdecimal():
+                time.sleep(min(int(wait), 60))
+            raise _Again(f"the server answers {status}")
         if status not in (200, 206):
             raise WorkFailed(f"{url}: the server answers {status} {response.reason_phrase}")
         if "text/html" in response.headers.get("Content-Type", ""):
@@ -120,12 +116,8 @@ def safe_members(archive: zipfile.ZipFile, about: int) -> dict[str, zipfile.ZipI
     """
     for member in archive.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or ":" in path.name
-            or stat.S_ISLNK(member.external_attr >> 16)
-        ):
+        outside = path.is_absolute() or ".." in path.parts or ":" in path.name
+        if outside or stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"it is not safe to unpack ({member.filename[:60]!a})")
     size = sum(member.file_size for member in archive.infolist())
     if size > 2 * about + (1 << 20):
