@@ -288,37 +288,36 @@ def evaluate(
     from visdial_lab.files import portable, read_json, sha256, write_json
     from visdial_lab.visdial import VisDial
 
-    truth = None
+    dialogs = None
     if groundtruth_file is not None:
-        truth = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
+        dialogs = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
     if check is not None:
-        problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
+        problems = submission.check_submission(read_json(check, "submission"), dialogs, allow_partial)
         print("\n".join(problems) or "nothing wrong was found")
         if problems:
             raise UserError(f"{check} is not what the server expects: mend what is listed above")
         return
-    if prediction_file is None or truth is None:
+    if prediction_file is None or dialogs is None:
         raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
     entries = read_json(prediction_file, "predictions file")
     if evalai is not None:
-        count = submission.write_submission(evalai[1], entries, truth, evalai[0], allow_partial)
+        count = submission.write_submission(evalai[1], entries, dialogs, evalai[0], allow_partial)
         say(f"wrote {evalai[1]}: {count:,} entries")
-        if truth.split == "test":
+        if dialogs.split == "test":
             return  # its answers are a secret of the server
     runs = {prediction_file.name: entries}
     for file in compare or ():
         runs[str(file) if file.name in runs else file.name] = read_json(file, "predictions file")
-    train = VisDial.load(train_file) if train_file is not None else None
-    result = evaluation.evaluate_run(truth, runs, train, evaluation.read_truth(truth), allow_partial)
-    for title, columns, rows in evaluation.tables(result, verbose):
-        evaluation.print_table(title, columns, rows)
+    train = train_file and VisDial.load(train_file)
+    result = evaluation.evaluate_run(dialogs, runs, train, evaluation.read_truth(dialogs), allow_partial)
+    evaluation.print_tables(result, verbose)
     if output_file is not None:
         files = [prediction_file, groundtruth_file, dense_file, train_file, *(compare or ())]
         sources = {portable(file): sha256(file) for file in files if file is not None}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
         say(f"wrote {output_file}")
     if html is not None:
-        evaluation.write_page(html, prediction_file.name, truth, entries, result, verbose)
+        evaluation.write_page(html, prediction_file.name, dialogs, entries, result, verbose)
         say(f"wrote {html}")
 
 

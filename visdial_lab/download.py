@@ -148,8 +148,8 @@ def plan(
 def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
     """Carry the plan out. progress(done, total, note) is told megabytes, speed and time left.
 
-    Raises UserError when the disk is too small, WorkFailed when something could not be fetched; then
-    everything else is in place, and the same call goes on from there.
+    Raises UserError when the disk is too small or another download is at work, WorkFailed when a file could
+    not be fetched, or photos, after all others; what is finished is in place, and the same call goes on.
     """
     partial = plan.root / ".partial"
     try:

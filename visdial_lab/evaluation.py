@@ -60,12 +60,12 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
     return {(note["image_id"], n): turn for note in notes for n, turn in enumerate(note["rounds"], 1)}
 
 
-def tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
+def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
     title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows
-    keys = [key for key in ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg") if key in result["metrics"]]
+    keys = [key for key in result["metrics"] if key in plots.METRICS]
     rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
     yield "beside it", ("run", *keys), rows
     for other, found in result["comparisons"].items():
@@ -80,8 +80,8 @@ def tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tupl
         yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
 
 
-def print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
-    """Print rows of text, counts, fractions, intervals, and None for what is not there."""
+def print_tables(result: Mapping[str, Any], verbose: bool = False) -> None:
+    """Print what `evaluate_run` found; verbose: also by round and type, best and worst dialogs."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -91,13 +91,14 @@ def print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None
             return " to ".join(map(cell, value))
         return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*map(cell, row))
-    print(title)
-    Console(highlight=False, markup=False).print(table)
+    for title, columns, rows in _tables(result, verbose):
+        table = Table(box=box.SIMPLE_HEAD)
+        for n, column in enumerate(columns):
+            table.add_column(column, justify="right" if n else "left", no_wrap=n > 0, overflow="fold")
+        for row in rows:
+            table.add_row(*map(cell, row))
+        print(title)
+        Console(highlight=False, markup=False).print(table)
 
 
 def write_page(
