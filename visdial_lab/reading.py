@@ -97,9 +97,8 @@ def read_columns(path: Path) -> Columns:
 
     Raises UserError naming file, entry and field.
     """
-    key, folders = _identity(path), _cache_folders(path)
-    if key is None:
-        return _parse(path)
+    key = _identity(path)
+    folders = _cache_folders(path) if key else ()
     for folder in folders:
         if columns := _open_cache(folder, key):
             return columns

@@ -37,12 +37,11 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
             listed = f" ({len(rest)} such: {_listing(rest)})" if len(rest) > 1 else ""
             raise UserError(f"{place}.image_id {shown(image_id)} is in none of the dialogs{listed}")
         if key not in rounds:
+            lacks = f"image {image_id} has no round {shown(round_id)}; the first is 1"
+            raise UserError(f"{place}.round_id: {lacks}")
+        if (first := first_use.setdefault(key, n)) != n:
             raise UserError(
-                f"{place}.round_id: image {image_id} has no round {shown(round_id)}; the first is 1"
-            )
-        if first_use.setdefault(key, n) != n:
-            raise UserError(
-                f"{place}: round {round_id} of image {image_id} again, after predictions[{first_use[key]}]"
+                f"{place}: round {round_id} of image {image_id} again, after predictions[{first}]"
             )
         yield place, entry, rounds[key]
 
