@@ -68,7 +68,7 @@ def read_batch(path: Path) -> list[dict]:
 def answer_file(
     model_path: str | Path,
     batch_file: Path,
-    output_file: Path,
+    output: Path,
     batch_size: int = 16,
     resume: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -80,17 +80,17 @@ def answer_file(
     that cannot be answered and, with `resume`, for unfinished work that was made from something else.
     """
     entries, made_from = read_batch(batch_file), journal.sources(model_path, batch_file, **decoding)
-    answers = journal.read(output_file, made_from, resume)
+    answers = journal.read(output, made_from, resume)
     left = {place: entry for place, entry in enumerate(entries) if place not in answers}
-    with journal.writing(output_file, made_from) as write:
+    with journal.writing(output, made_from) as write:
         progress(len(answers), len(entries))
         loaded = load_answerer(model_path, [entry.get("image") for entry in entries])
         for place, text in answer_entries(*loaded, left, batch_size, **decoding):
             write(place, text)
             answers[place] = text
             progress(len(answers), len(entries))
-    write_json(output_file, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
-    journal.remove(output_file)
+    write_json(output, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
+    journal.remove(output)
 
 
 def load_answerer(model_path: str | Path, images: Collection[Any]) -> tuple[Any, Any]:
@@ -131,21 +131,21 @@ def answer_entries(
 
     seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
     """
+
+    def encoded(place: int) -> dict[str, Any]:
+        entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
+        try:
+            messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry["caption"])
+            return chat.encode(processor, messages, chat.record_image(entry), add_generation_prompt=True)
+        except UserError as error:
+            raise UserError(f"[{place}]: {error}") from None
+
     places = list(entries)
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
-        examples = [(f"[{place}]: ", _encode_entry(processor, place, entries[place])) for place in chosen]
+        examples = [(f"[{place}]: ", encoded(place)) for place in chosen]
         texts = _answer(model, processor, examples, seed=seed + start, **decoding)
         yield from ((place, text) for place, [text] in zip(chosen, texts, strict=True))
-
-
-def _encode_entry(processor: Any, place: int, entry: dict) -> dict[str, Any]:
-    try:
-        messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
-        picture = chat.record_image({"image": None, "image_id": place, "source": "batch"} | entry)
-        return chat.encode(processor, messages, picture, add_generation_prompt=True)
-    except UserError as error:
-        raise UserError(f"[{place}]: {error}") from None
 
 
 def answer_dialogs(
@@ -188,7 +188,7 @@ def _answer(
     seed: int = 0,
     stream: bool = False,
 ) -> list[list[str]]:
-    """Answers to the last question of each encoded conversation (how messages call it, example), or to all.
+    """Answers to the last question of each encoded conversation (where, for messages; example), or to all.
 
     Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
     one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
@@ -202,10 +202,10 @@ def _answer(
     tokenizer = chat.tokenizer_of(processor)
     limit = model.config.get_text_config().max_position_embeddings
     prompts, counts = [], []
-    for row, (place, example) in enumerate(examples):
+    for row, (where, example) in enumerate(examples):
         if (length := len(example["input_ids"])) + max_new_tokens > limit:
             wanted = f"with {max_new_tokens} new ones the model reads {limit}"
-            raise UserError(f"{place}the conversation has {length} tokens; {wanted}")
+            raise UserError(f"{where}the conversation has {length} tokens; {wanted}")
         ends = chat.answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
         prompts += [(row, end) for end in ends]
         counts.append(len(ends))

@@ -41,7 +41,7 @@ def run_pipeline(
     output: str | Path | None = None,
     resume: bool = True,
     skip: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Path:
     """Run the notebooks that are not done yet into `output`, then write the report; returns its path.
 
@@ -60,8 +60,7 @@ def run_pipeline(
     done, total = 0, sum(notebooks.values())
 
     def tell(cells: int, note: str) -> None:
-        if progress is not None:
-            progress(done + cells, total, note)
+        progress(done + cells, total, note)
 
     _check_folder(run, config, resume)
     with _alone(run):
