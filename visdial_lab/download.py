@@ -137,9 +137,9 @@ def plan(
     need -= sum(length(root / ".partial" / f"{one.name}.part") for one in files)
     for split in splits if images == "needed" else ():
         everyone = next(one.count for one in OFFICIAL if (one.split, one.kind) == (split, "dialogs"))
-        known = (root / f"visdial_1.0_{split}.json").is_file()
         count = min(limit or everyone, everyone)
-        missing = len(_missing(root, split, count, licence)) if known else count
+        there = (root / f"visdial_1.0_{split}.json").is_file()
+        missing = len(_missing(root, split, count, licence)) if there else count
         if missing:
             photos[split], need = count, need + missing * _PHOTO_BYTES
     return Plan(root, files, photos, licence, base_url, need)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import __version__, baselines, plots
-from visdial_lab.errors import UserError
+from visdial_lab.errors import naming
 from visdial_lab.files import read_json, write_text
 from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
 from visdial_lab.text_metrics import polarity
@@ -32,10 +32,8 @@ def evaluate_run(
     """
     dialogs, columns = list(dialogs), {}
     for name, entries in runs.items():
-        try:
+        with naming(name):
             columns[name] = round_values(dialogs, entries, allow_partial=allow_partial)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
     (name, values), *others = columns.items()
     owner = values["dialog"]
     scorers = {"random": baselines.constant_scores, "position only": baselines.position_scores}

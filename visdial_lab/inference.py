@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import load_model
 from visdial_lab.visdial import Dialog
@@ -58,10 +58,8 @@ def read_batch(path: Path) -> list[dict]:
             value = entry.get(key)
             if not isinstance(value, str) and (needed or value is not None):
                 raise UserError(f"{place}.{key} should be text, is {shown(value)}")
-        try:
+        with naming(place):
             parse_conversation(entry["conversation"])
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
     return entries
 
 
@@ -134,11 +132,9 @@ def answer_entries(
 
     def encoded(place: int) -> dict[str, Any]:
         entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
-        try:
+        with naming(f"[{place}]"):
             messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry["caption"])
             return chat.encode(processor, messages, chat.record_image(entry), add_generation_prompt=True)
-        except UserError as error:
-            raise UserError(f"[{place}]: {error}") from None
 
     places = list(entries)
     for start in range(0, len(places), batch_size):

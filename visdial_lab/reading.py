@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, naming
 from visdial_lab.files import atomic_folder, read_bytes, read_json, write_json
 
 OPTIONS = 100  # candidates a round, in every file that has candidates at all
@@ -112,14 +112,12 @@ def read_columns(path: Path) -> Columns:
 
 def _parse(path: Path) -> Columns:
     document = _decode(path)  # the file's bytes are gone from memory before the columns are laid out
-    try:
+    with naming(f"dialogs file {path}"):
         if bytes(document.version).strip(b'"').startswith(b"0.9"):
             raise UserError("this is VisDial v0.9; v1.0 is needed (`visdial-lab download` fetches it)")
         columns = _columns(document.data, document.split)
         _check(columns)
         return columns
-    except UserError as problem:
-        raise UserError(f"dialogs file {path}: {problem}") from None
 
 
 def _decode(path: Path) -> _Document:
@@ -189,16 +187,16 @@ def read_dense(path: Path, columns: Columns, dialogs: Path) -> dict[tuple[int, i
     Raises UserError naming file, entry and field. dialogs: the file of the columns, for the message.
     """
     document = read_json(path, "dense annotations file")
-    try:
+    with naming(f"dense annotations file {path}"):
         if isinstance(document, dict) and "data" in document:
             raise UserError("this holds dialogs, not dense annotations; were two files swapped?")
         if isinstance(document, list) and any(isinstance(x, dict) and "ranks" in x for x in document):
             raise UserError("this holds predictions, not dense annotations; were two files swapped?")
-        return _relevance(msgspec.convert(document, list[_Annotation]), columns, dialogs)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a character in a text
-        raise UserError(f"dense annotations file {path}: {_explain(error)}") from None
-    except UserError as problem:
-        raise UserError(f"dense annotations file {path}: {problem}") from None
+        try:
+            entries = msgspec.convert(document, list[_Annotation])
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a character
+            raise UserError(_explain(error)) from None
+        return _relevance(entries, columns, dialogs)
 
 
 def _relevance(entries: list[_Annotation], columns: Columns, dialogs: Path) -> dict:

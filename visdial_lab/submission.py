@@ -222,5 +222,5 @@ def _wanted(dialogs: Iterable[Dialog]) -> dict[Key, Round]:
 
 
 def _listing(ids: Iterable[Any]) -> str:
-    first, *more = (", ".join(map(shown, part)) for part in ([*ids][:8], [*ids][8:]) if part)
-    return first + (f" and {len([*ids]) - 8} more" if more else "")
+    ids = list(ids)
+    return ", ".join(map(shown, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import resolve
 from visdial_lab.reading import Columns, read_columns, read_dense, refuse
 
@@ -102,11 +102,9 @@ class VisDial(Sequence):
         path, dense = _find_files(source, split, dense)
         image_root = resolve(image_root) if image_root is not None else path.parent
         columns = read_columns(path)
-        try:
+        with naming(f"dialogs file {path}"):
             split = _agree_on_split(split, columns.split)
             _check_split(columns, split)
-        except UserError as problem:
-            raise UserError(f"dialogs file {path}: {problem}") from None
         relevance = read_dense(dense, columns, path) if dense is not None else {}
         return cls(columns, range(len(columns.captions)), relevance, split, path, image_root)
 
