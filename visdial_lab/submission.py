@@ -82,6 +82,7 @@ def write_submission(
     """
     if split not in FULL:
         raise UserError(f"EvalAI takes submissions for val and test, not for {shown(split)}")
+    dialogs = list(dialogs)  # a VisDial builds a dialog whenever it is asked: ask once
     if dialogs and (own := dialogs[0].split) != split:
         raise UserError(f"these are {own} dialogs; a {split} submission needs those of {split}")
     ranks = validate_predictions(predictions, dialogs, allow_partial)
@@ -108,6 +109,7 @@ def check_submission(
     """
     if not isinstance(entries, list) or not entries:
         return [f"expected a list of {_FORM}, got {shown(entries)}"]
+    dialogs = None if dialogs is None else list(dialogs)
     problems, good, bad = [], [], []
     lists = [entry["ranks"] for entry in entries if isinstance(entry, dict) and _whole(entry.get("ranks"))]
     shift = 1 if lists and all(sorted(row) == list(range(len(row))) for row in lists) else 0
