@@ -22,8 +22,8 @@ from web_server import Site, serving
 from visdial_lab import download as module
 from visdial_lab import transfer
 from visdial_lab.cli import main
-from visdial_lab.download import DownloadFailed, download, plan
-from visdial_lab.errors import UserError
+from visdial_lab.download import download, plan
+from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.visdial import VisDial
 
 COUNT = 4  # dialogs a split
@@ -144,7 +144,7 @@ def test_whole_zips_after_single_photos_keep_what_is_there(site, tmp_path):
 
 def test_what_another_download_has_begun_is_kept(site, tmp_path):
     site.always["visdial_1.0_test.zip"] = "cut"
-    with pytest.raises(DownloadFailed, match="6 attempts"):
+    with pytest.raises(WorkFailed, match="6 attempts"):
         fetch(site, tmp_path, "test")
     fetch(site, tmp_path, "val")
     assert [path.name for path in (tmp_path / ".partial").iterdir()] == ["visdial_1.0_test.zip.part"]
@@ -263,7 +263,7 @@ def test_what_never_works_is_given_up(site, tmp_path, fault):
     site.always[ZIP] = fault
     if fault == "wrong range":
         site.faults[ZIP] = 3 * ["cut", "wrong range"]
-    with pytest.raises(DownloadFailed, match=rf"{ZIP}: .+ \(6 attempts\)"):
+    with pytest.raises(WorkFailed, match=rf"{ZIP}: .+ \(6 attempts\)"):
         fetch(site, tmp_path, "val")
     assert sum(path == ZIP for path, _ in site.requests) == transfer.TRIES
     assert not (tmp_path / "VisualDialog_val2018").exists() and (tmp_path / "visdial_1.0_val.json").is_file()
@@ -278,7 +278,7 @@ def test_what_never_works_is_given_up(site, tmp_path, fault):
 )
 def test_a_refusal_is_not_repeated(site, tmp_path, status, text):
     site.always[ZIP] = status
-    with pytest.raises(DownloadFailed, match=text):
+    with pytest.raises(WorkFailed, match=text):
         fetch(site, tmp_path, "val")
     assert sum(path == ZIP for path, _ in site.requests) == 1
 
@@ -292,7 +292,7 @@ def test_retry_after_is_heeded(site, tmp_path):
 
 def test_nobody_there(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "PAUSE", 0.001)
-    with pytest.raises(DownloadFailed, match=r"visdial_1\.0_val\.zip: .+ \(6 attempts\)"):
+    with pytest.raises(WorkFailed, match=r"visdial_1\.0_val\.zip: .+ \(6 attempts\)"):
         download(plan(["val"], tmp_path, base_url="http://127.0.0.1:9"))
 
 
@@ -300,7 +300,7 @@ def test_a_wrong_checksum_is_never_accepted(site, tmp_path):
     data = bytearray(site.files["train2014.zip"])
     data[50] ^= 1
     site.files["train2014.zip"] = bytes(data)
-    with pytest.raises(DownloadFailed, match="wrong checksum"):
+    with pytest.raises(WorkFailed, match="wrong checksum"):
         fetch(site, tmp_path, "train")
     assert not (tmp_path / "train2014").exists()
 
@@ -323,7 +323,7 @@ def test_missing_photos_are_told_at_the_end(site, tmp_path, capsys):
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<html>", lambda b: b""])
 def test_a_photo_that_is_none(site, tmp_path, damage):
     site.files[PHOTO] = damage(site.files[PHOTO])
-    with pytest.raises(DownloadFailed, match=r"1002\.jpg: damaged jpg"):
+    with pytest.raises(WorkFailed, match=r"1002\.jpg: damaged jpg"):
         fetch(site, tmp_path, "val", limit=4)
     assert len(list(tmp_path.rglob("*.jpg"))) == 3 and not list(tmp_path.rglob("*1002.jpg"))
 
@@ -348,7 +348,7 @@ def test_a_dead_server_is_not_asked_for_every_photo(site, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "_missing", lambda *_: list(range(5000, 6000)))
     for n in range(5000, 6000):
         site.always[f"unlabeled2017/{n:012d}.jpg"] = 500
-    with pytest.raises(DownloadFailed, match=r"1000 photos are missing: .* and 980 more"):
+    with pytest.raises(WorkFailed, match=r"1000 photos are missing: .* and 980 more"):
         fetch(site, tmp_path, "val", limit=4)
     assert len(site.requests) < 2 + transfer.TRIES * (module._GIVE_UP + module._WORKERS)
 
@@ -371,9 +371,7 @@ def test_dialogs_that_are_not_the_published_ones(site, tmp_path):
         ({}, "data is missing"),
     ):
         site.files["visdial_1.0_val.zip"] = zipped({"visdial_1.0_val.json": json.dumps(document).encode()})
-        with pytest.raises(
-            DownloadFailed, match=rf"visdial_1\.0_val\.zip is not what was published: .*{text}"
-        ):
+        with pytest.raises(WorkFailed, match=rf"visdial_1\.0_val\.zip is not what was published: .*{text}"):
             fetch(site, tmp_path, "val")
         assert not (tmp_path / "visdial_1.0_val.json").exists()
 
@@ -392,7 +390,7 @@ def test_zips_that_mean_harm(site, tmp_path):
         (zipped({"readme.txt": b"hello"}), "it has 0 photos, expected 4"),
     ):
         site.files[ZIP] = data
-        with pytest.raises(DownloadFailed, match=text):
+        with pytest.raises(WorkFailed, match=text):
             fetch(site, tmp_path / "a" / "b", "val")
         outside = [path for path in tmp_path.rglob("*") if "escaped" in path.name or path.is_symlink()]
         assert not outside and not (tmp_path / "a" / "b" / ".partial" / ZIP).exists()
@@ -400,7 +398,7 @@ def test_zips_that_mean_harm(site, tmp_path):
 
 def test_a_folder_that_cannot_be_written(site, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DownloadFailed, match="cannot write"):
+    with pytest.raises(WorkFailed, match="cannot write"):
         fetch(site, tmp_path / "file" / "visdial", "val")
 
 

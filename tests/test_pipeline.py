@@ -14,8 +14,8 @@ from stub_course import BODIES, make_course, stub_config, write_notebook
 
 from visdial_lab import pipeline
 from visdial_lab.config import load_config
-from visdial_lab.errors import UserError
-from visdial_lab.pipeline import STEPS, NotebookFailed, run_pipeline
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.pipeline import STEPS, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -171,7 +171,7 @@ def test_a_failing_notebook_is_named_and_kept_then_mended_and_resumed(course):
     }
     for line, message in broken.items():
         write_notebook(course / "notebooks", "02_data_generation", line)
-        with pytest.raises(NotebookFailed, match=f"notebook 02_data_generation, {message}"):
+        with pytest.raises(WorkFailed, match=f"notebook 02_data_generation, {message}"):
             run_pipeline(config, run)
         cells = json.loads((run / "notebooks" / "02_data_generation.ipynb").read_text())["cells"]
         errors = [o["ename"] for c in cells for o in c.get("outputs", ()) if o["output_type"] == "error"]
@@ -186,7 +186,7 @@ def test_a_failing_notebook_is_named_and_kept_then_mended_and_resumed(course):
 def test_a_cell_that_takes_too_long(course):
     config = load_config("stub.yaml", {"notebooks.timeout": 1})
     write_notebook(course / "notebooks", "01_data_exploration", "time.sleep(60)")
-    with pytest.raises(NotebookFailed, match=r"01_data_exploration, cell 5: CellTimeoutError"):
+    with pytest.raises(WorkFailed, match=r"01_data_exploration, cell 5: CellTimeoutError"):
         run_pipeline(config, course / "run")
 
 
@@ -199,23 +199,6 @@ def test_a_long_cell_is_heard_of_with_what_it_printed_last(course, monkeypatch, 
     heard = [step for step in steps if step[2] == "01_data_exploration: 40 of 150 dialogs"]
     assert len(heard) >= 2 and {step[:2] for step in heard} == {(4, 6)}
     assert steps[-1] == (6, 6, "01_data_exploration"), "and no word after the end"
-
-
-def test_the_log_repeats_itself_when_there_is_no_other_news(monkeypatch, capsys):
-    from visdial_lab import cli
-
-    clock = iter([0.0, 100.0, 101.0, 102.0, 131.0])
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
-    with cli._progress("pipeline") as update:
-        update(3, 9, "04_inference")
-        update(3, 9, "04_inference")  # too soon
-        update(3, 9, "04_inference: 40 of 150 dialogs")
-        update(3, 9, "04_inference: 40 of 150 dialogs")  # half a minute later
-    assert capsys.readouterr().err.splitlines() == [
-        "pipeline: 3 of 9, 100 s, 04_inference",
-        "pipeline: 3 of 9, 102 s, 04_inference: 40 of 150 dialogs",
-        "pipeline: 3 of 9, 131 s, 04_inference: 40 of 150 dialogs",
-    ]
 
 
 def test_an_unknown_kernel(course):

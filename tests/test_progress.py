@@ -19,6 +19,21 @@ def test_a_line_for_news_and_for_the_end_only(capsys, monkeypatch):
     ]
 
 
+def test_the_log_repeats_itself_when_there_is_no_other_news(capsys, monkeypatch):
+    clock = iter([0.0, 100.0, 101.0, 102.0, 131.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with progress("pipeline") as update:
+        update(3, 9, "04_inference")
+        update(3, 9, "04_inference")  # too soon
+        update(3, 9, "04_inference: 40 of 150 dialogs")
+        update(3, 9, "04_inference: 40 of 150 dialogs")  # half a minute later
+    assert capsys.readouterr().err.splitlines() == [
+        "pipeline: 3 of 9, 100 s, 04_inference",
+        "pipeline: 3 of 9, 102 s, 04_inference: 40 of 150 dialogs",
+        "pipeline: 3 of 9, 131 s, 04_inference: 40 of 150 dialogs",
+    ]
+
+
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

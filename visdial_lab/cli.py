@@ -7,6 +7,7 @@ failed, 2 the input or the call is wrong, 130 interrupted.
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ import typer
 from typer import Option
 
 from visdial_lab import __version__
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
 
 if TYPE_CHECKING:
@@ -39,15 +40,12 @@ app.add_typer(generate, name="generate")
 ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (
     "all: the official zips (the default; 20 GB for train). needed: only the photos of the dialogs asked "
+    "for, one by one from COCO (the default with --limit or --licence free). none."
 )
-_IMAGES += "for, one by one from COCO (the default with --limit or --licence free). none."
 _LICENCE = (
-    "any, or free: only photos that COCO's own lists call attribution, share-alike, no known restrictions "
+    "any, or free: only photos that COCO's own lists call free to use: attribution, share-alike, no known "
+    "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
-_LICENCE += (
-    "or US government work. Fetches the lists (241 MB for train), leaves out what is not in them, and "
-)
-_LICENCE += "believes them: COCO took them from Flickr and did not check."
 ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
@@ -64,12 +62,12 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            import traceback
-
-            traceback.print_exc()
         code, message = _verdict(error)
-        say(message if debug or code != 1 else f"{message} (--debug shows where)")
+        if debug:
+            traceback.print_exc()
+        elif code == 1 and not isinstance(error, WorkFailed):
+            message += " (--debug shows where)"
+        say(message)
     sys.exit(code)
 
 
@@ -77,8 +75,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     """The exit code for an error, and what to say about it."""
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted; what was finished before is kept"
-    if isinstance(error, UserError):
-        return 2, f"error: {error}"
+    if isinstance(error, (UserError, WorkFailed)):
+        return 2 if isinstance(error, UserError) else 1, f"error: {error}"
     if hasattr(error, "format_message"):  # the call itself: an unknown option, a missing value …
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "visdial-lab"
@@ -193,46 +191,20 @@ def infer(
         raise UserError("give either --conversation (with --image-path) or --batch-file (with --output-file)")
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
-    from visdial_lab import journal
-    from visdial_lab.chat import record_image, takes_images
-    from visdial_lab.files import resolve, write_json
-    from visdial_lab.inference import answer, answer_entries, read_batch
-    from visdial_lab.models import load_model
+    from visdial_lab.chat import record_image
+    from visdial_lab.inference import answer, answer_file, load_answerer
 
-    single = {"image": image_path and str(image_path), "conversation": conversation, "caption": caption}
-    entries = read_batch(batch_file) if batch_file is not None else [single]
-    for entry in entries:
-        if entry.get("image") is not None and not resolve(entry["image"]).is_file():
-            raise UserError(f"image not found: {entry['image']}")
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
-
-    def load() -> tuple[Any, Any]:
-        model, processor = load_model(model_path)
-        if takes_images(processor) and any(entry.get("image") is None for entry in entries):
-            raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
-        return model, processor
-
-    if output_file is None:
-        model, processor = load()
-        picture = record_image({"image_id": 0, "source": "given"} | single)
-        text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
-        if not stream:
-            print(text)
+    if batch_file is not None:
+        with progress("answering") as update:
+            answer_file(model_path, batch_file, output_file, batch_size, resume, update, **decoding)
+        say(f"wrote {output_file}")
         return
-    made_from = journal.sources(model_path, batch_file, **decoding)
-    if not resume:
-        journal.remove(output_file)
-    answers = journal.read(output_file, made_from)
-    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
-    with journal.writing(output_file, made_from) as write, progress("answering") as update:
-        update(len(answers), len(entries))
-        for place, text in answer_entries(*load(), left, batch_size, **decoding):
-            write(place, text)
-            answers[place] = text
-            update(len(answers), len(entries))
-    write_json(output_file, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
-    journal.remove(output_file)
-    say(f"wrote {output_file}")
+    model, processor = load_answerer(model_path, [image_path])
+    picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
+    text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
+    if not stream:
+        print(text)
 
 
 @app.command()
@@ -267,9 +239,8 @@ def rank(
     number, count, device = join_processes()
     device = device or pick_device()
     scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
-    folder = image_dir and str(image_dir.absolute())
-    settings = scoring | {"image_dir": folder, "split": source.split, "limit": limit}
-    settings |= {"load_in_4bit": load_in_4bit, "dtype": str(pick_dtype(device))}
+    settings = scoring | {"split": source.split, "limit": limit, "load_in_4bit": load_in_4bit}
+    settings |= {"image_dir": image_dir and str(image_dir.absolute()), "dtype": str(pick_dtype(device))}
     made_from = sources(model_path, source.path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
@@ -316,80 +287,37 @@ def evaluate(
     from visdial_lab.files import portable, read_json, sha256, write_json
     from visdial_lab.visdial import VisDial
 
-    truth = None
+    dialogs = None
     if groundtruth_file is not None:
-        truth = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
+        dialogs = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
     if check is not None:
-        problems = submission.check_submission(read_json(check, "submission"), truth, allow_partial)
+        problems = submission.check_submission(read_json(check, "submission"), dialogs, allow_partial)
         print("\n".join(problems) or "nothing wrong was found")
         if problems:
             raise UserError(f"{check} is not what the server expects: mend what is listed above")
         return
-    if prediction_file is None or truth is None:
+    if prediction_file is None or dialogs is None:
         raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
     entries = read_json(prediction_file, "predictions file")
     if evalai is not None:
-        count = submission.write_submission(evalai[1], entries, truth, evalai[0], allow_partial)
+        count = submission.write_submission(evalai[1], entries, dialogs, evalai[0], allow_partial)
         say(f"wrote {evalai[1]}: {count:,} entries")
-        if truth.split == "test":
+        if dialogs.split == "test":
             return  # its answers are a secret of the server
     runs = {prediction_file.name: entries}
     for file in compare or ():
         runs[str(file) if file.name in runs else file.name] = read_json(file, "predictions file")
-    train = VisDial.load(train_file) if train_file is not None else None
-    result = evaluation.evaluate_run(truth, runs, train, evaluation.read_truth(truth), allow_partial)
-    for title, columns, rows in _tables(result, verbose):
-        _print_table(title, columns, rows)
+    train = train_file and VisDial.load(train_file)
+    result = evaluation.evaluate_run(dialogs, runs, train, evaluation.read_truth(dialogs), allow_partial)
+    evaluation.print_tables(result, verbose)
     if output_file is not None:
         files = [prediction_file, groundtruth_file, dense_file, train_file, *(compare or ())]
         sources = {portable(file): sha256(file) for file in files if file is not None}
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
         say(f"wrote {output_file}")
     if html is not None:
-        ids = list(result["dialogs"])
-        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if verbose else {"": ids[:6]}
-        evaluation.write_page(html, prediction_file.name, truth, entries, result, chosen)
+        evaluation.write_page(html, prediction_file.name, dialogs, entries, result, verbose)
         say(f"wrote {html}")
-
-
-def _tables(result: dict[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
-    """What was evaluated as (title, columns, rows)."""
-    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
-    rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
-    yield title, ("metric", "value", "95 % interval"), rows
-    keys = [key for key in ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg") if key in result["metrics"]]
-    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
-    yield "beside it", ("run", *keys), rows
-    for other, found in result["comparisons"].items():
-        rows = [(key, *entry.values()) for key, entry in found.items()]
-        yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
-    if verbose:
-        for by, parts in result["breakdowns"].items():
-            rows = [(name, part["n_rounds"], *map(part["metrics"].get, keys)) for name, part in parts.items()]
-            yield f"by {by}", (by, "rounds", *keys), rows
-        dialogs = [(str(image_id), mrr) for image_id, mrr in result["dialogs"].items()]
-        yield "best dialogs", ("image", "mrr"), dialogs[:5]
-        yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
-
-
-def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
-    """Print rows of text, counts, fractions, intervals, and None for what is not there."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    def cell(value: Any) -> str:
-        if isinstance(value, list):
-            return " to ".join(map(cell, value))
-        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*map(cell, row))
-    print(title)
-    Console(highlight=False, markup=False).print(table)
 
 
 @app.command()
@@ -407,14 +335,10 @@ def pipeline(
 ) -> None:
     """Run the five notebooks one after the other and write metrics.json and report.html."""
     from visdial_lab.config import load_config
-    from visdial_lab.pipeline import NotebookFailed, run_pipeline
+    from visdial_lab.pipeline import run_pipeline
 
-    try:
-        with progress("pipeline") as update:
-            report = run_pipeline(load_config(config), output, resume, skip or (), update)
-    except NotebookFailed as error:  # it says itself where to look: no traceback of ours would tell more
-        say(f"error: {error}")
-        raise typer.Exit(1) from None
+    with progress("pipeline") as update:
+        report = run_pipeline(load_config(config), output, resume, skip or (), update)
     print(f"report: {report}")
 
 
@@ -429,18 +353,14 @@ def download(
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be fetched.")] = False,
 ) -> None:
     """Fetch VisDial v1.0: dialogs, dense annotations, photos. Given again, it goes on where it stopped."""
-    from visdial_lab.download import DownloadFailed, plan
     from visdial_lab.download import download as fetch
+    from visdial_lab.download import plan
 
     job = plan(split or ["val"], root, images, limit, licence, base_url)
     print("\n".join(job.lines()))
-    try:
-        if not dry_run and (job.files or job.photos):
-            with progress("download (MB)") as update:
-                fetch(job, update)
-    except DownloadFailed as error:  # it says itself what is missing: no traceback of ours would tell more
-        say(f"error: {error}\nthe same command goes on from here")
-        raise typer.Exit(1) from None
+    if not dry_run and (job.files or job.photos):
+        with progress("download (MB)") as update:
+            fetch(job, update)
 
 
 @app.command()

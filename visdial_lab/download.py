@@ -17,19 +17,10 @@ import httpx
 import msgspec
 from filelock import FileLock, Timeout
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, WorkFailed, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.reading import read_columns, read_dense
-from visdial_lab.transfer import (
-    DownloadFailed,
-    Gone,
-    fetch,
-    length,
-    meter,
-    safe_members,
-    size_text,
-    unpack,
-)
+from visdial_lab.transfer import Gone, fetch, length, meter, safe_members, size_text, unpack
 from visdial_lab.visdial import VisDial
 
 
@@ -146,9 +137,9 @@ def plan(
     need -= sum(length(root / ".partial" / f"{one.name}.part") for one in files)
     for split in splits if images == "needed" else ():
         everyone = next(one.count for one in OFFICIAL if (one.split, one.kind) == (split, "dialogs"))
-        known = (root / f"visdial_1.0_{split}.json").is_file()
         count = min(limit or everyone, everyone)
-        missing = len(_missing(root, split, count, licence)) if known else count
+        there = (root / f"visdial_1.0_{split}.json").is_file()
+        missing = len(_missing(root, split, count, licence)) if there else count
         if missing:
             photos[split], need = count, need + missing * _PHOTO_BYTES
     return Plan(root, files, photos, licence, base_url, need)
@@ -157,27 +148,26 @@ def plan(
 def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
     """Carry the plan out. progress(done, total, note) is told megabytes, speed and time left.
 
-    Raises UserError when the disk is too small, DownloadFailed when something could not be fetched; then
-    everything else is in place, and the same call goes on from there.
+    Raises UserError when the disk is too small or another download is at work, WorkFailed when a file could
+    not be fetched, or photos, after all others; what is finished is in place, and the same call goes on.
     """
     partial = plan.root / ".partial"
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with FileLock(partial / "lock", blocking=False):
-            problems = _carry_out(plan, partial, progress)
-            if not problems:
-                _tidy(plan.root, partial)
+            _carry_out(plan, partial, progress)
+            _tidy(plan.root, partial)
+        return
     except Timeout:
         raise UserError(f"another download is at work in {plan.root}; wait for it") from None
     except OSError as error:
-        raise DownloadFailed(f"cannot write {error.filename or plan.root}: {error.strerror}") from None
-    if problems:
-        more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise DownloadFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
+        problem = f"cannot write {error.filename or plan.root}: {error.strerror}"
+    except WorkFailed as error:
+        problem = str(error)
+    raise WorkFailed(f"{problem}\nthe same command goes on from here")
 
 
-def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], None]) -> list[str]:
-    """Fetch everything; returns what is wrong with single photos, all else raises."""
+def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], None]) -> None:
     if plan.need > (free := shutil.disk_usage(partial).free):
         wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
         raise UserError(f"{wish}; choose another --root, a --limit, or --images none")
@@ -193,7 +183,9 @@ def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], No
             _obtain(get, one, plan.root)
         problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
     progress(round(total / 1e6), round(total / 1e6), "")
-    return problems
+    if problems:
+        more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise WorkFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
 
 
 def _tidy(root: Path, partial: Path) -> None:
@@ -231,7 +223,7 @@ def _obtain(get: Callable, one: Remote, root: Path) -> None:
         make[one.kind](fetched, target, one)
     except (UserError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
         fetched.unlink()  # it was whole, so fetching it again from another place is all that can help
-        raise DownloadFailed(f"{one.name} is not what was published: {error}") from None
+        raise WorkFailed(f"{one.name} is not what was published: {error}") from None
     fetched.unlink(missing_ok=True)
 
 
@@ -306,7 +298,7 @@ def _fetch_photos(get: Callable, plan: Plan, split: str, count: int) -> list[str
                 get(f"{COCO}/{name}", name, plan.root / here.format(image_id))
                 in_vain = 0
                 return None
-            except DownloadFailed as error:
+            except WorkFailed as error:
                 problem = str(error)
                 if not isinstance(error, Gone):  # a server in trouble: no need to ask for the other place
                     break

@@ -1,6 +1,8 @@
-"""The one exception that a user of this library is meant to see, and how values look in its message."""
+"""The two exceptions that a user of this library is meant to see, and how values look in their messages."""
 
+import contextlib
 import reprlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -9,6 +11,22 @@ class UserError(Exception):
 
     The command line prints the message alone and exits with code 2; a notebook shows it as the last line.
     """
+
+
+class WorkFailed(Exception):
+    """The call was right, but the work failed. The message says it all: a traceback would tell no more.
+
+    The command line prints the message alone and exits with code 1.
+    """
+
+
+@contextlib.contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Put the place (file, entry) before the message of a UserError from below, where it is not known."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def shown(value: Any) -> str:

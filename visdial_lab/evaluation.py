@@ -1,13 +1,13 @@
 """An evaluated run in full: beside baselines and other runs, in parts, and as a page that stands alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visdial_lab import __version__, baselines, plots
-from visdial_lab.errors import UserError
+from visdial_lab.errors import naming
 from visdial_lab.files import read_json, write_text
 from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
 from visdial_lab.text_metrics import polarity
@@ -32,10 +32,8 @@ def evaluate_run(
     """
     dialogs, columns = list(dialogs), {}
     for name, entries in runs.items():
-        try:
+        with naming(name):
             columns[name] = round_values(dialogs, entries, allow_partial=allow_partial)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from None
     (name, values), *others = columns.items()
     owner = values["dialog"]
     scorers = {"random": baselines.constant_scores, "position only": baselines.position_scores}
@@ -60,18 +58,61 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
     return {(note["image_id"], n): turn for note in notes for n, turn in enumerate(note["rounds"], 1)}
 
 
+def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
+    """What was evaluated as (title, columns, rows)."""
+    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
+    yield title, ("metric", "value", "95 % interval"), rows
+    keys = [key for key in result["metrics"] if key in plots.METRICS]
+    rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
+    yield "beside it", ("run", *keys), rows
+    for other, found in result["comparisons"].items():
+        rows = [(key, *entry.values()) for key, entry in found.items()]
+        yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
+    if verbose:
+        for by, parts in result["breakdowns"].items():
+            rows = [(name, part["n_rounds"], *map(part["metrics"].get, keys)) for name, part in parts.items()]
+            yield f"by {by}", (by, "rounds", *keys), rows
+        dialogs = [(str(image_id), mrr) for image_id, mrr in result["dialogs"].items()]
+        yield "best dialogs", ("image", "mrr"), dialogs[:5]
+        yield "worst dialogs", ("image", "mrr"), dialogs[:-6:-1]
+
+
+def print_tables(result: Mapping[str, Any], verbose: bool = False) -> None:
+    """Print what `evaluate_run` found; verbose: also by round and type, best and worst dialogs."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return " to ".join(map(cell, value))
+        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    for title, columns, rows in _tables(result, verbose):
+        table = Table(box=box.SIMPLE_HEAD)
+        for n, column in enumerate(columns):
+            table.add_column(column, justify="right" if n else "left", no_wrap=n > 0, overflow="fold")
+        for row in rows:
+            table.add_row(*map(cell, row))
+        print(title)
+        Console(highlight=False, markup=False).print(table)
+
+
 def write_page(
     path: Path,
     title: str,
     dialogs: Sequence[Dialog],
     predictions: list,
     result: Mapping[str, Any],
-    chosen: Mapping[str, Sequence[int]],
+    worst: bool = False,
 ) -> None:
-    """Write what `evaluate_run` found as one HTML page with plots. chosen: {heading: image ids} to browse."""
+    """Write what `evaluate_run` found as one HTML page: plots, the best dialogs, and the worst if asked."""
     dialogs = list(dialogs)
     values = round_values(dialogs, predictions, allow_partial=True)
     entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
+    ids = list(result["dialogs"])
+    chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if worst else {"": ids[:6]}
     browser = {
         heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
         for heading, ids in chosen.items()

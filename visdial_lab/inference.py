@@ -1,22 +1,14 @@
-"""Answering questions: many at once, a picture and its dialog read once, up to the end of the turn."""
+"""Answering questions: many at once, a picture and its dialog read once, up to the end of the turn; and the
+job behind `visdial-lab infer --batch-file`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visdial_lab.chat import (
-    END,
-    answer_starts,
-    chat_messages,
-    dialog_messages,
-    encode,
-    input_image,
-    pad,
-    record_image,
-    tokenizer_of,
-)
-from visdial_lab.errors import UserError, shown
-from visdial_lab.files import read_json
+from visdial_lab import chat, journal
+from visdial_lab.errors import UserError, naming, shown
+from visdial_lab.files import read_json, resolve, write_json
+from visdial_lab.models import load_model
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
@@ -66,11 +58,48 @@ def read_batch(path: Path) -> list[dict]:
             value = entry.get(key)
             if not isinstance(value, str) and (needed or value is not None):
                 raise UserError(f"{place}.{key} should be text, is {shown(value)}")
-        try:
+        with naming(place):
             parse_conversation(entry["conversation"])
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
     return entries
+
+
+def answer_file(
+    model_path: str | Path,
+    batch_file: Path,
+    output: Path,
+    batch_size: int = 16,
+    resume: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **decoding: Any,
+) -> None:
+    """Write the batch file's list with an "answer" in every entry. A job that was stopped goes on there.
+
+    decoding: as for `answer`. progress(done, total) is called after each entry. Raises UserError for entries
+    that cannot be answered and, with `resume`, for unfinished work that was made from something else.
+    """
+    entries, made_from = read_batch(batch_file), journal.sources(model_path, batch_file, **decoding)
+    answers = journal.read(output, made_from, resume)
+    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
+    with journal.writing(output, made_from) as write:
+        progress(len(answers), len(entries))
+        loaded = load_answerer(model_path, [entry.get("image") for entry in entries])
+        for place, text in answer_entries(*loaded, left, batch_size, **decoding):
+            write(place, text)
+            answers[place] = text
+            progress(len(answers), len(entries))
+    write_json(output, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
+    journal.remove(output)
+
+
+def load_answerer(model_path: str | Path, images: Collection[Any]) -> tuple[Any, Any]:
+    """`load_model` for questions about these pictures. Raises UserError when one is missing or not given."""
+    for image in images:
+        if image is not None and not resolve(image).is_file():
+            raise UserError(f"image not found: {image}")
+    model, processor = load_model(model_path)
+    if chat.takes_images(processor) and None in images:
+        raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
+    return model, processor
 
 
 def answer(
@@ -89,7 +118,7 @@ def answer(
     Raises UserError for a conversation that is malformed or longer than the model can read.
     """
     turns = parse_conversation(conversation) if isinstance(conversation, str) else conversation
-    example = encode(processor, chat_messages(turns, caption), image, add_generation_prompt=True)
+    example = chat.encode(processor, chat.chat_messages(turns, caption), image, add_generation_prompt=True)
     return _answer(model, processor, [("", example)], **decoding)[0][0]
 
 
@@ -100,21 +129,19 @@ def answer_entries(
 
     seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
     """
+
+    def encoded(place: int) -> dict[str, Any]:
+        entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
+        with naming(f"[{place}]"):
+            messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry["caption"])
+            return chat.encode(processor, messages, chat.record_image(entry), add_generation_prompt=True)
+
     places = list(entries)
     for start in range(0, len(places), batch_size):
         chosen = places[start : start + batch_size]
-        examples = [(f"[{place}]: ", _encode_entry(processor, place, entries[place])) for place in chosen]
+        examples = [(f"[{place}]: ", encoded(place)) for place in chosen]
         texts = _answer(model, processor, examples, seed=seed + start, **decoding)
         yield from ((place, text) for place, [text] in zip(chosen, texts, strict=True))
-
-
-def _encode_entry(processor: Any, place: int, entry: dict) -> dict[str, Any]:
-    try:
-        messages = chat_messages(parse_conversation(entry["conversation"]), entry.get("caption"))
-        picture = record_image({"image": None, "image_id": place, "source": "batch"} | entry)
-        return encode(processor, messages, picture, add_generation_prompt=True)
-    except UserError as error:
-        raise UserError(f"[{place}]: {error}") from None
 
 
 def answer_dialogs(
@@ -137,10 +164,10 @@ def answer_dialogs(
     answers: list[list[str]] = []
     for start in range(0, len(dialogs), batch_size):
         examples = []
-        for dialog in (dialogs[i] for i in range(start, min(start + batch_size, len(dialogs)))):
-            messages = dialog_messages(dialog, upto=len(dialog.rounds))
-            picture = input_image(processor, dialog, blank_image)
-            examples.append((f"dialog {dialog.image_id}: ", encode(processor, messages, picture, True)))
+        for dialog in dialogs[start : start + batch_size]:
+            messages = chat.dialog_messages(dialog, upto=len(dialog.rounds))
+            picture = chat.input_image(processor, dialog, blank_image)
+            examples.append((f"dialog {dialog.image_id}: ", chat.encode(processor, messages, picture, True)))
         answers += _answer(model, processor, examples, True, max_new_tokens, seed=seed + start, **decoding)
         progress(len(answers), len(dialogs))
     return answers
@@ -157,7 +184,7 @@ def _answer(
     seed: int = 0,
     stream: bool = False,
 ) -> list[list[str]]:
-    """Answers to the last question of each encoded conversation (how messages call it, example), or to all.
+    """Answers to the last question of each encoded conversation (where, for messages; example), or to all.
 
     Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
     one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
@@ -166,21 +193,19 @@ def _answer(
     from transformers import DynamicCache, TextStreamer
 
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise UserError(
-            f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}: "
-            "expected at least 1, at least 0, and above 0 up to 1"
-        )
-    tokenizer = tokenizer_of(processor)
+        given = f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}"
+        raise UserError(f"{given}: expected at least 1, at least 0, and above 0 up to 1")
+    tokenizer = chat.tokenizer_of(processor)
     limit = model.config.get_text_config().max_position_embeddings
     prompts, counts = [], []
-    for row, (place, example) in enumerate(examples):
+    for row, (where, example) in enumerate(examples):
         if (length := len(example["input_ids"])) + max_new_tokens > limit:
             wanted = f"with {max_new_tokens} new ones the model reads {limit}"
-            raise UserError(f"{place}the conversation has {length} tokens; {wanted}")
-        ends = answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
+            raise UserError(f"{where}the conversation has {length} tokens; {wanted}")
+        ends = chat.answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
         prompts += [(row, end) for end in ends]
         counts.append(len(ends))
-    batch = pad(processor, [example for _, example in examples])
+    batch = chat.pad(processor, [example for _, example in examples])
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     rows, ends = torch.tensor(prompts, device=model.device).T[:, :, None]
     columns = torch.arange(int(ends.max()), device=model.device) + ends - ends.max()  # [Q, W]
@@ -201,7 +226,7 @@ def _answer(
             past_key_values=DynamicCache([(own(layer.keys), own(layer.values)) for layer in read.layers]),
             max_new_tokens=max_new_tokens,
             do_sample=temperature > 0,
-            eos_token_id=[tokenizer.convert_tokens_to_ids(END)],
+            eos_token_id=[tokenizer.convert_tokens_to_ids(chat.END)],
             pad_token_id=tokenizer.pad_token_id,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             **sampling,

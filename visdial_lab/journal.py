@@ -37,11 +37,14 @@ def paths(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*"))
 
 
-def read(output: Path, made_from: dict) -> dict[int, Any]:
+def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
     """{key: value} of all journals of a result; a last line that a kill has cut off is cut away.
 
-    Raises UserError when a journal was made from something else, and says what differs.
+    Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
+    and says what differs.
     """
+    if not resume:
+        remove(output)
     found: dict[int, Any] = {}
     for path in paths(output):
         try:
@@ -90,10 +93,8 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
     """
     if output.exists() and not output.is_file():
         raise UserError(f"cannot write {output}: it is not a file; give the name of one")
-    path, header = (
-        output.with_name(f"{output.name}.part-{number}"),
-        json.dumps({"made_from": made_from}) + "\n",
-    )
+    path = output.with_name(f"{output.name}.part-{number}")
+    header = json.dumps({"made_from": made_from}) + "\n"
     if not path.exists():
         write_text(path, header)
     try:

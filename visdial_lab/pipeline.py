@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from visdial_lab.config import Config, config_to_yaml, load_config
 from visdial_lab.course import manifest_holds
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, WorkFailed, shown
 from visdial_lab.files import atomic_path, course_root, portable, read_json, write_text
 
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
@@ -36,16 +36,12 @@ _OURS = re.compile(  # everything that a run folder holds; --no-resume removes t
 _SILENCE = 30  # seconds after which a cell that still runs is heard of again
 
 
-class NotebookFailed(Exception):
-    """A notebook stopped with an error: the work failed, and the message says in which cell and why."""
-
-
 def run_pipeline(
     config: Config,
     output: str | Path | None = None,
     resume: bool = True,
     skip: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Path:
     """Run the notebooks that are not done yet into `output`, then write the report; returns its path.
 
@@ -54,7 +50,7 @@ def run_pipeline(
     progress(done, total, note) is called at each cell, counted over all notebooks, and every half minute
     while a cell runs; note: the notebook, with what a long cell printed last.
     Raises UserError when the folder holds something else, or a skipped step's results are missing, and
-    NotebookFailed when a notebook stops (it is kept, with the error inside).
+    WorkFailed when a notebook stops (it is kept, with the error inside).
     """
     for step in skip:
         if step not in STEPS:
@@ -64,8 +60,7 @@ def run_pipeline(
     done, total = 0, sum(notebooks.values())
 
     def tell(cells: int, note: str) -> None:
-        if progress is not None:
-            progress(done + cells, total, note)
+        progress(done + cells, total, note)
 
     _check_folder(run, config, resume)
     with _alone(run):
@@ -170,7 +165,7 @@ def _is_done(run: Path, source: Path) -> bool:
 
 
 def _execute(config: Config, run: Path, source: Path, tell: Callable[[int, str], None]) -> None:
-    """Run one notebook into run/notebooks; raises NotebookFailed with the cell and its error."""
+    """Run one notebook into run/notebooks; raises WorkFailed with the cell and its error."""
     import nbformat
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
@@ -214,7 +209,7 @@ def _execute(config: Config, run: Path, source: Path, tell: Callable[[int, str],
         problem = "last cell: it ended without writing its manifest"
     if problem:
         problem = " ".join(problem.split())[:400]
-        raise NotebookFailed(f"notebook {source.stem}, {problem}; it is kept in {portable(target)}")
+        raise WorkFailed(f"notebook {source.stem}, {problem}; it is kept in {portable(target)}")
 
 
 @contextlib.contextmanager

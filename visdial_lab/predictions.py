@@ -107,9 +107,7 @@ def rank_dialogs(
         raise UserError("no round of these dialogs has answer options: there is nothing to rank")
     done: set[int] = set()
     if number == 0:
-        if not resume:
-            journal.remove(output)
-        done = set(journal.read(output, made_from))
+        done = set(journal.read(output, made_from, resume))
     [done, *_] = _meet(count, done)  # nobody writes before the first has read
     left = [dialog for dialog in dialogs if dialog.image_id not in done][number::count]
     finished, total = len(done), len(done) + len(left)

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, naming
 from visdial_lab.files import atomic_folder, read_bytes, read_json, write_json
 
 OPTIONS = 100  # candidates a round, in every file that has candidates at all
@@ -35,10 +35,6 @@ class Columns(NamedTuple):
     starts: np.ndarray  # [N + 1]: dialog n has the rounds starts[n] … starts[n + 1] - 1
     rounds: np.ndarray  # [R, 4]: question, answer, gt_index, row in `options`
     options: np.ndarray  # [O, 100]: places in `answers`
-
-
-class Problem(Exception):
-    """What is wrong inside a file; whoever opened the file adds its name."""
 
 
 # What a file must look like, field by field. Names are the format's own.
@@ -101,9 +97,8 @@ def read_columns(path: Path) -> Columns:
 
     Raises UserError naming file, entry and field.
     """
-    key, folders = _identity(path), _cache_folders(path)
-    if key is None:
-        return _parse(path)
+    key = _identity(path)
+    folders = _cache_folders(path) if key else ()
     for folder in folders:
         if columns := _open_cache(folder, key):
             return columns
@@ -117,14 +112,12 @@ def read_columns(path: Path) -> Columns:
 
 def _parse(path: Path) -> Columns:
     document = _decode(path)  # the file's bytes are gone from memory before the columns are laid out
-    try:
+    with naming(f"dialogs file {path}"):
         if bytes(document.version).strip(b'"').startswith(b"0.9"):
-            raise Problem("this is VisDial v0.9; v1.0 is needed (`visdial-lab download` fetches it)")
+            raise UserError("this is VisDial v0.9; v1.0 is needed (`visdial-lab download` fetches it)")
         columns = _columns(document.data, document.split)
         _check(columns)
         return columns
-    except Problem as problem:
-        raise UserError(f"dialogs file {path}: {problem}") from None
 
 
 def _decode(path: Path) -> _Document:
@@ -162,7 +155,7 @@ def _check(columns: Columns) -> None:
     if len(first) < len(ids):
         n = int(np.delete(np.arange(len(ids)), first)[0])
         before = int((ids == ids[n]).argmax())
-        raise Problem(f"data.dialogs[{n}].image_id {ids[n]} was used by data.dialogs[{before}] already")
+        raise UserError(f"data.dialogs[{n}].image_id {ids[n]} was used by data.dialogs[{before}] already")
     question, answer, gt_index, row = columns.rounds.T
     n_questions, n_answers = len(columns.questions), len(columns.answers)
     outside = "{} is {}, expected 0 to {}".format
@@ -181,46 +174,47 @@ def _check(columns: Columns) -> None:
 
 
 def refuse(columns: Columns, bad: np.ndarray, message: Callable[[int], str]) -> None:
-    """Raise Problem with the place of the first round r where bad[r], and message(r)."""
+    """Raise UserError with the place of the first round r where bad[r], and message(r)."""
     if bad.any():
         r = int(bad.argmax())
         n = int(np.searchsorted(columns.starts, r, "right")) - 1
-        raise Problem(f"data.dialogs[{n}].dialog[{r - columns.starts[n]}].{message(r)}")
+        raise UserError(f"data.dialogs[{n}].dialog[{r - columns.starts[n]}].{message(r)}")
 
 
-def read_dense(path: Path, columns: Columns, dialogs_path: Path) -> dict[tuple[int, int], tuple[float, ...]]:
+def read_dense(path: Path, columns: Columns, dialogs: Path) -> dict[tuple[int, int], tuple[float, ...]]:
     """Read dense annotations → {(image_id, round_id): relevance of each option, 0 to 1}.
 
-    Raises UserError naming file, entry and field.
+    Raises UserError naming file, entry and field. dialogs: the file of the columns, for the message.
     """
     document = read_json(path, "dense annotations file")
-    try:
+    with naming(f"dense annotations file {path}"):
         if isinstance(document, dict) and "data" in document:
-            raise Problem("this holds dialogs, not dense annotations; were two files swapped?")
+            raise UserError("this holds dialogs, not dense annotations; were two files swapped?")
         if isinstance(document, list) and any(isinstance(x, dict) and "ranks" in x for x in document):
-            raise Problem("this holds predictions, not dense annotations; were two files swapped?")
-        return _relevance(msgspec.convert(document, list[_Annotation]), columns, dialogs_path)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a character in a text
-        raise UserError(f"dense annotations file {path}: {_explain(error)}") from None
-    except Problem as problem:
-        raise UserError(f"dense annotations file {path}: {problem}") from None
+            raise UserError("this holds predictions, not dense annotations; were two files swapped?")
+        try:
+            entries = msgspec.convert(document, list[_Annotation])
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a character
+            raise UserError(_explain(error)) from None
+        return _relevance(entries, columns, dialogs)
 
 
-def _relevance(entries: list[_Annotation], columns: Columns, dialogs_path: Path) -> dict:
+def _relevance(entries: list[_Annotation], columns: Columns, dialogs: Path) -> dict:
     position = {image_id: n for n, image_id in enumerate(columns.image_ids.tolist())}
     relevance: dict[tuple[int, int], tuple[float, ...]] = {}
     for i, entry in enumerate(entries):
-        image_id, round_id = entry.image_id, entry.round_id
+        image_id, round_id = key = entry.image_id, entry.round_id
         if image_id not in position:
-            raise Problem(f"[{i}].image_id {image_id} is not in {dialogs_path}; do the two belong together?")
+            raise UserError(f"[{i}].image_id {image_id} is not in {dialogs}; do the two belong together?")
         start, end = columns.starts[position[image_id] :][:2].tolist()
         if not 1 <= round_id <= end - start:
-            raise Problem(f"[{i}].round_id is {round_id}, expected 1 to {end - start} for image {image_id}")
+            raise UserError(f"[{i}].round_id is {round_id}, expected 1 to {end - start} for image {image_id}")
+        place = f"round {round_id} of image {image_id}"
         if columns.rounds[start + round_id - 1, 3] < 0:
-            raise Problem(f"[{i}]: round {round_id} of image {image_id} has no answer_options to be relevant")
-        if (image_id, round_id) in relevance:
-            raise Problem(f"[{i}] annotates round {round_id} of image {image_id} a second time")
-        relevance[image_id, round_id] = tuple(entry.relevance)
+            raise UserError(f"[{i}]: {place} has no answer_options to be relevant")
+        if key in relevance:
+            raise UserError(f"[{i}] annotates {place} a second time")
+        relevance[key] = tuple(entry.relevance)
     return relevance
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab.errors import UserError, shown
-from visdial_lab.files import atomic_path
+from visdial_lab.files import write_text
 from visdial_lab.visdial import Dialog, Round
 
 Key = tuple[int, int]  # (image_id, round_id)
@@ -37,12 +37,11 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
             listed = f" ({len(rest)} such: {_listing(rest)})" if len(rest) > 1 else ""
             raise UserError(f"{place}.image_id {shown(image_id)} is in none of the dialogs{listed}")
         if key not in rounds:
+            lacks = f"image {image_id} has no round {shown(round_id)}; the first is 1"
+            raise UserError(f"{place}.round_id: {lacks}")
+        if (first := first_use.setdefault(key, n)) != n:
             raise UserError(
-                f"{place}.round_id: image {image_id} has no round {shown(round_id)}; the first is 1"
-            )
-        if first_use.setdefault(key, n) != n:
-            raise UserError(
-                f"{place}: round {round_id} of image {image_id} again, after predictions[{first_use[key]}]"
+                f"{place}: round {round_id} of image {image_id} again, after predictions[{first}]"
             )
         yield place, entry, rounds[key]
 
@@ -83,6 +82,7 @@ def write_submission(
     """
     if split not in FULL:
         raise UserError(f"EvalAI takes submissions for val and test, not for {shown(split)}")
+    dialogs = list(dialogs)  # a VisDial builds a dialog whenever it is asked: ask once
     if dialogs and (own := dialogs[0].split) != split:
         raise UserError(f"these are {own} dialogs; a {split} submission needs those of {split}")
     ranks = validate_predictions(predictions, dialogs, allow_partial)
@@ -93,8 +93,7 @@ def write_submission(
     ]
     if problems := check_submission(entries, dialogs, allow_partial):
         raise UserError(f"no submission written: {problems[0]}")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
+    write_text(path, json.dumps(entries))
     return len(entries)
 
 
@@ -110,6 +109,7 @@ def check_submission(
     """
     if not isinstance(entries, list) or not entries:
         return [f"expected a list of {_FORM}, got {shown(entries)}"]
+    dialogs = None if dialogs is None else list(dialogs)
     problems, good, bad = [], [], []
     lists = [entry["ranks"] for entry in entries if isinstance(entry, dict) and _whole(entry.get("ranks"))]
     shift = 1 if lists and all(sorted(row) == list(range(len(row))) for row in lists) else 0
@@ -224,5 +224,5 @@ def _wanted(dialogs: Iterable[Dialog]) -> dict[Key, Round]:
 
 
 def _listing(ids: Iterable[Any]) -> str:
-    first, *more = (", ".join(map(shown, part)) for part in ([*ids][:8], [*ids][8:]) if part)
-    return first + (f" and {len([*ids]) - 8} more" if more else "")
+    ids = list(ids)
+    return ", ".join(map(shown, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

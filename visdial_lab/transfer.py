@@ -14,26 +14,20 @@ import httpx
 import msgspec
 from PIL import Image
 
+from visdial_lab.errors import WorkFailed
+
 TRIES, PAUSE = 6, 1.0  # attempts in a row without progress; seconds before the second, doubled for the next
 
 Report = Callable[[int, str], None]
 Exact = tuple[int, str] | None
 
 
-class DownloadFailed(Exception):
-    """What could not be fetched and why; everything else is in place, and the same command goes on."""
-
-
-class Gone(DownloadFailed):
+class Gone(WorkFailed):
     """The server does not have the file, or does not give it to us."""
 
 
 class _Again(Exception):
-    """This attempt failed, the next may not; it comes after `wait` seconds, or as usual."""
-
-    def __init__(self, what: str, wait: int | None = None):
-        super().__init__(what)
-        self.wait = wait
+    """This attempt failed, the next may not."""
 
 
 def fetch(
@@ -43,7 +37,7 @@ def fetch(
 
     report(bytes, name) is told what arrives. exact: size and md5, where they are known; otherwise a zip, a
     photo or JSON is looked into. At most TRIES attempts in a row may bring less than a megabyte.
-    Raises Gone when the server says that it will not give it, DownloadFailed when it does not manage to.
+    Raises Gone when the server says that it will not give it, WorkFailed when it does not manage to.
     """
     failures = 0
     while True:
@@ -57,9 +51,8 @@ def fetch(
             failures = 1 if length(part) >= before + (1 << 20) else failures + 1
             if failures >= TRIES:
                 what = str(error) or type(error).__name__
-                raise DownloadFailed(f"{url}: {what} ({TRIES} attempts)") from None
-            wait = getattr(error, "wait", None)
-            time.sleep(PAUSE * 2 ** (failures - 1) if wait is None else min(wait, 60))
+                raise WorkFailed(f"{url}: {what} ({TRIES} attempts)") from None
+            time.sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int], None]) -> None:
@@ -72,10 +65,11 @@ def _receive(client: httpx.Client, url: str, part: Path, report: Callable[[int],
         if status == 416:  # nothing after what we have: it may be whole
             return
         if status == 429 or status >= 500:
-            wait = response.headers.get("Retry-After", "")
-            raise _Again(f"the server answers {status}", int(wait) if wait.isdecimal() else None)
+            if (wait := response.headers.get("Retry-After", "")).isdecimal():
+                time.sleep(min(int(wait), 60))
+            raise _Again(f"the server answers {status}")
         if status not in (200, 206):
-            raise DownloadFailed(f"{url}: the server answers {status} {response.reason_phrase}")
+            raise WorkFailed(f"{url}: the server answers {status} {response.reason_phrase}")
         if "text/html" in response.headers.get("Content-Type", ""):
             raise _Again("a web page came instead of the file")
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
@@ -122,12 +116,8 @@ def safe_members(archive: zipfile.ZipFile, about: int) -> dict[str, zipfile.ZipI
     """
     for member in archive.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or ":" in path.name
-            or stat.S_ISLNK(member.external_attr >> 16)
-        ):
+        outside = path.is_absolute() or ".." in path.parts or ":" in path.name
+        if outside or stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"it is not safe to unpack ({member.filename[:60]!a})")
     size = sum(member.file_size for member in archive.infolist())
     if size > 2 * about + (1 << 20):

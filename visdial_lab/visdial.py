@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import resolve
-from visdial_lab.reading import Columns, Problem, read_columns, read_dense, refuse
+from visdial_lab.reading import Columns, read_columns, read_dense, refuse
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
@@ -102,11 +102,9 @@ class VisDial(Sequence):
         path, dense = _find_files(source, split, dense)
         image_root = resolve(image_root) if image_root is not None else path.parent
         columns = read_columns(path)
-        try:
+        with naming(f"dialogs file {path}"):
             split = _agree_on_split(split, columns.split)
             _check_split(columns, split)
-        except Problem as problem:
-            raise UserError(f"dialogs file {path}: {problem}") from None
         relevance = read_dense(dense, columns, path) if dense is not None else {}
         return cls(columns, range(len(columns.captions)), relevance, split, path, image_root)
 
@@ -233,7 +231,7 @@ def _agree_on_split(asked: str | None, named: str) -> str:
     """The split's short name. Files say "val2018" or "test2018", and subsets may have names of their own."""
     said = next((name for name in _SPLITS if named.startswith(name)), None)
     if said is not None and asked in _SPLITS and asked != said:
-        raise Problem(f"split is {shown(named)}, but {asked} was asked for; were two files swapped?")
+        raise UserError(f"split is {shown(named)}, but {asked} was asked for; were two files swapped?")
     return asked or said or "val"
 
 
