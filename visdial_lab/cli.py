@@ -347,7 +347,7 @@ def evaluate(
         say(f"wrote {output_file}")
     if html is not None:
         ids = list(result["dialogs"])
-        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if verbose else {"": ids[:6]}
+        chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]}
         evaluation.write_page(html, prediction_file.name, truth, entries, result, chosen)
         say(f"wrote {html}")
 
