@@ -316,7 +316,7 @@ def evaluate(
         write_json(output_file, result | {"computed_from": {"files": sources, "visdial_lab": __version__}})
         say(f"wrote {output_file}")
     if html is not None:
-        evaluation.write_page(html, prediction_file.name, dialogs, entries, result, verbose)
+        evaluation.write_page(html, prediction_file.name, dialogs, entries, result)
         say(f"wrote {html}")
 
 

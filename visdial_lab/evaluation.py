@@ -100,19 +100,14 @@ def print_tables(result: Mapping[str, Any], verbose: bool = False) -> None:
 
 
 def write_page(
-    path: Path,
-    title: str,
-    dialogs: Sequence[Dialog],
-    predictions: list,
-    result: Mapping[str, Any],
-    worst: bool = False,
+    path: Path, title: str, dialogs: Sequence[Dialog], predictions: list, result: Mapping[str, Any]
 ) -> None:
-    """Write what `evaluate_run` found as one HTML page: plots, the best dialogs, and the worst if asked."""
+    """Write what `evaluate_run` found as one HTML page: plots, the best and the worst dialogs."""
     dialogs = list(dialogs)
     values = round_values(dialogs, predictions, allow_partial=True)
     entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
     ids = list(result["dialogs"])
-    chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]} if worst else {"": ids[:6]}
+    chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]}
     browser = {
         heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
         for heading, ids in chosen.items()
