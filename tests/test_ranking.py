@@ -1,6 +1,9 @@
 """One reading of the dialog must give the scores that a thousand readings give."""
 
+import copy
+import dataclasses
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -9,11 +12,12 @@ import torch
 from reference_ranking import cached_prefix, naive
 
 from visdial_lab import ranking
+from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
-from visdial_lab.models import load_model
+from visdial_lab.models import load_base_for_training, load_model
 from visdial_lab.ranking import score_dialogs
-from visdial_lab.visdial import Dialog, Round
+from visdial_lab.visdial import Dialog, Round, VisDial
 
 WORDS = [
     "red",
@@ -233,3 +237,219 @@ def test_missing_image_is_named(seeing, tmp_path):
     dialog.image_path.write_bytes(b"not a picture")
     with pytest.raises(UserError, match=r"dialog 43.*image"):
         score_dialogs(*seeing, [dialog])
+
+
+# Every model that may come, and every way to call it.
+
+
+def random_model(rng, seeing, blind):
+    """Gemma-3 of any shape: layers of one kind or both, windows shorter than the picture, biases, RoPE scaled
+    as in the 4B model."""
+    from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration, Gemma3Processor
+
+    base, processor = seeing if rng.random() < 0.75 else blind
+    config, kind = copy.deepcopy(base.config), Gemma3ForCausalLM
+    text = config.get_text_config()
+    text.num_hidden_layers = rng.randint(1, 5)
+    text.layer_types = rng.choices(["sliding_attention", "full_attention"], k=text.num_hidden_layers)
+    text.num_key_value_heads = rng.choice([1, 2, 3])
+    text.num_attention_heads = text.num_key_value_heads * rng.choice([1, 2, 4])
+    text.head_dim, text.query_pre_attn_scalar = rng.choice([4, 8, 16]), rng.choice([4, 8, 30])
+    text.sliding_window = rng.choice([1, 2, 3, 5, 8, 16, 33, 500])
+    text.hidden_size, text.rms_norm_eps = rng.choice([16, 32, 48]), rng.choice([1e-6, 1e-3])
+    text.attention_bias = rng.random() < 0.3
+    if rng.random() < 0.5:
+        scaled = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+        text.rope_parameters["full_attention"] = scaled
+    if base is seeing[0]:
+        kind, config.mm_tokens_per_image = Gemma3ForConditionalGeneration, rng.choice([1, 4, 16])
+        parts = processor.image_processor, processor.tokenizer, processor.chat_template
+        processor = Gemma3Processor(
+            *parts[:2], chat_template=parts[2], image_seq_length=config.mm_tokens_per_image
+        )
+    model = kind(config)
+    tiny_model._randomise(model, rng.randrange(1000), rng.choice([0.1, 0.15, 0.2]))
+    return model.eval(), processor
+
+
+def random_dialog(rng, folder, image_id):
+    """Rounds with and without options; candidates of all lengths, some equal, some that begin another."""
+
+    def some(longest):
+        return " ".join(rng.choices(WORDS, k=rng.randint(1, longest)))
+
+    dialog, turns = some_dialog(folder, image_id, rounds=rng.randint(1, 6)), []
+    for turn in dialog.rounds:
+        options = [some(rng.choice([1, 3, 8, 25])) for _ in range(rng.randint(1, 15))]
+        for old in rng.choices(options, k=rng.randint(0, 8)):
+            options.append(
+                rng.choice([old, f"{old} {some(3)}", f"{old}s", old[: len(old) // 2].strip() or "x"])
+            )
+        open_end = len(turns) == len(dialog.rounds) - 1 and rng.random() < 0.5
+        given = None if rng.random() < 0.25 else tuple(options)
+        turns.append(Round(turn.round_id, some(8), None if open_end else some(20), given, None, None))
+    return dataclasses.replace(dialog, caption=some(30), rounds=tuple(turns))
+
+
+def test_random_models_dialogs_and_pieces(seeing, blind, tmp_path, monkeypatch):
+    for seed in range(12):
+        rng = random.Random(seed)
+        model, processor = random_model(rng, seeing, blind)
+        dialogs = [random_dialog(rng, tmp_path, 10 * seed + n) for n in range(rng.randint(1, 3))]
+        monkeypatch.setattr(ranking, "_ROW", rng.choice([1, 8, 40, 256]))
+        monkeypatch.setattr(ranking, "_LOGITS", rng.choice([1, 3000, 2**26]))
+        monkeypatch.setitem(ranking._ENOUGH, "cpu", rng.choice([1, 64, 512, 10**6]))
+        for dialog, ours in zip(dialogs, score_dialogs(model, processor, dialogs), strict=True):
+            slow = naive(model, processor, dialog, at_once=20)
+            assert [row is None for row in ours] == [row is None for row in slow]
+            for row, expected in zip(ours, slow, strict=True):
+                if row is not None:
+                    np.testing.assert_allclose(row, expected, atol=1e-4, rtol=0, err_msg=f"seed {seed}")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_adapter_that_is_not_merged(seeing, tmp_path, seed):
+    """LoRA on every matrix, the vision tower's too, as after training in the same notebook."""
+    from peft import LoraConfig, get_peft_model
+
+    model, processor = copy.deepcopy(seeing[0]), seeing[1]
+    dialog = some_dialog(tmp_path, 50 + seed)
+    [plain] = score_dialogs(model, processor, [dialog])
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.5)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
+    [ours] = score_dialogs(model, processor, [dialog])
+    assert_same(ours, naive(model, processor, dialog))
+    assert np.abs(ours[0] - plain[0]).max() > 0.1
+    with model.disable_adapter():
+        assert_same(score_dialogs(model, processor, [dialog])[0], plain)
+
+
+def test_packed_to_four_bits(seeing, tmp_path):
+    """NF4 as it is trained on, not unpacked."""
+    import bitsandbytes as bnb
+
+    base = tmp_path / "base"
+    for part in seeing:
+        part.save_pretrained(base)
+    model, processor = load_base_for_training(load_config(overrides={"model.name": str(base)}))
+    assert isinstance(model.get_decoder().layers[0].mlp.up_proj, bnb.nn.Linear4bit)
+    dialog = some_dialog(tmp_path, 53)
+    [ours] = score_dialogs(model, processor, [dialog])
+    assert_same(ours, naive(model, processor, dialog))
+    assert np.abs(ours[0] - score_dialogs(*seeing, [dialog])[0][0]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("final_logit_softcapping", 30.0),
+        ("attn_logit_softcapping", 50.0),
+        ("hidden_activation", "silu"),
+        ("use_bidirectional_attention", True),
+    ],
+)
+def test_what_the_arithmetic_leaves_out_is_refused(blind, tmp_path, monkeypatch, name, value):
+    monkeypatch.setattr(blind[0].config, name, value)
+    with pytest.raises(UserError, match=f"config.json of the model: {name} is {value}"):
+        score_dialogs(*blind, [some_dialog(tmp_path, 54)])
+
+
+def out_of_memory_beyond(monkeypatch, dialogs, tokens):
+    """A device that can read no more than so many dialogs, or tokens of them, at once; returns the tries."""
+    read, tries = ranking._read, []
+
+    def limited(model, processor, forests, at_once, fast):
+        tries.append((len(forests), at_once))
+        if len(forests) > dialogs or at_once > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return read(model, processor, forests, at_once, fast)
+
+    monkeypatch.setattr(ranking, "_read", limited)
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 4096)
+    return tries
+
+
+@pytest.mark.parametrize(("most", "tokens"), [(1, 4096), (2, 4096), (3, 300)])
+def test_out_of_memory_halves_and_says_so_once(seeing, tmp_path, monkeypatch, most, tokens):
+    dialogs = [some_dialog(tmp_path, 60 + n) for n in range(7)]
+    expected = score_dialogs(*seeing, dialogs)
+    tries = out_of_memory_beyond(monkeypatch, most, tokens)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scores = score_dialogs(*seeing, dialogs)
+    assert len([notice for notice in said if "memory is full" in str(notice.message)]) == 1
+    assert tries[0] == (7, 4096), "all at once was too much"
+    for ours, other in zip(scores, expected, strict=True):
+        assert_same(ours, other)
+
+
+def test_out_of_memory_where_nothing_can_be_halved(seeing, tmp_path, monkeypatch):
+    tries = out_of_memory_beyond(monkeypatch, 0, 0)
+    with pytest.warns(UserWarning, match="memory is full"), pytest.raises(torch.OutOfMemoryError):
+        score_dialogs(*seeing, [some_dialog(tmp_path, n) for n in (70, 71)])
+    assert tries == [(2, 4096), (1, 2048), (1, 1024), (1, 512), (1, 256)]  # 256: a row
+
+
+def in_processes(monkeypatch):
+    """Prepare dialogs as for a GPU, in other processes."""
+    loader = torch.utils.data.DataLoader
+    monkeypatch.setattr(
+        "torch.utils.data.DataLoader", lambda *given, **named: loader(*given, **named | {"num_workers": 2})
+    )
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_bad_among_good(seeing, tmp_path, monkeypatch, processes):
+    good = [some_dialog(tmp_path, n) for n in (80, 81, 82)]
+    expected = score_dialogs(*seeing, good)
+    lost = dataclasses.replace(some_dialog(tmp_path, 83), image_path=None)
+    broken = some_dialog(tmp_path, 84)
+    broken.image_path.write_bytes(b"not a picture")
+    empty = with_options(some_dialog(tmp_path, 85), ("yes", " "))
+    long = dataclasses.replace(some_dialog(tmp_path, 86), caption="dog " * 2000)
+    dialogs, bad = [lost, good[0], empty, good[1], long, broken, good[2]], {}
+    if processes:
+        in_processes(monkeypatch)
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 10**4)
+    scores = score_dialogs(*seeing, dialogs, on_bad=lambda number, error: bad.update({number: str(error)}))
+    assert list(bad) == [0, 2, 4, 5] and all(f"dialog {dialogs[n].image_id}" in bad[n] for n in bad)
+    assert "option 1 is empty" in bad[2] and "tokens, the model reads 1024" in bad[4]
+    assert [scores[n] for n in bad] == [[]] * 4
+    for number, other in zip((1, 3, 6), expected, strict=True):
+        assert_same(scores[number], other)
+
+
+def test_random_numbers_of_the_caller_stay_untouched(seeing, tmp_path, monkeypatch):
+    dialogs = [some_dialog(tmp_path, n, rounds=1) for n in (90, 91)]
+    for _ in range(2):
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        score_dialogs(*seeing, dialogs)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+        in_processes(monkeypatch)
+
+
+def test_scores_do_not_depend_on_the_company(seeing, tmp_path, monkeypatch):
+    dialogs = [some_dialog(tmp_path, 100 + n, rounds=1 + n, longest=1 + 3 * n) for n in range(4)]
+    alone = [score_dialogs(*seeing, [dialog])[0] for dialog in dialogs]
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 10**6)
+    for order in ((0, 1, 2, 3), (3, 1, 0), (2, 0)):
+        together = score_dialogs(*seeing, [dialogs[n] for n in order])
+        for number, ours in zip(order, together, strict=True):
+            assert_same(ours, alone[number])
+
+
+@pytest.mark.slow
+def test_embedded_model_on_fifty_dialogs(scenes):
+    """The proof on a trained model: every option of 50 dialogs, two of them read anew for each candidate."""
+    model, processor = load_model(scenes.parent / "gemma3-scenes")
+    dialogs = VisDial.load(scenes / "visdial_1.0_val.json")[:50]
+    for number, (dialog, ours) in enumerate(
+        zip(dialogs, score_dialogs(model, processor, dialogs), strict=True)
+    ):
+        assert_same(ours, cached_prefix(model, processor, dialog))
+        if number < 2:
+            assert_same(ours, naive(model, processor, dialog, at_once=20))

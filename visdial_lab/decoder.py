@@ -11,10 +11,21 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from visdial_lab.errors import UserError, shown
+
 if TYPE_CHECKING:
     import torch
 
 KeysValues = tuple["torch.Tensor", "torch.Tensor"]  # each [B, key heads, length, head width]
+
+
+def check_config(config: Any) -> None:
+    """Raise UserError for what `transformers` allows a Gemma-3, but the code below leaves out."""
+    usual = {"hidden_activation": "gelu_pytorch_tanh", "use_bidirectional_attention": False}
+    for name in (*usual, "attn_logit_softcapping", "final_logit_softcapping"):
+        found, expected = getattr(config, name, None), usual.get(name)
+        if found not in (expected, None):
+            raise UserError(f"config.json of the model: {name} is {found}; ranking needs {shown(expected)}")
 
 
 def norm(x: "torch.Tensor", weight: "torch.Tensor", eps: float) -> "torch.Tensor":
@@ -82,12 +93,11 @@ def run_layers(
     """
     config, layers = text_model.config, text_model.layers
     groups = config.num_attention_heads // config.num_key_value_heads
-    masks = {"full_attention": _additive(sees, hidden.dtype, groups)}
-    near = sees & (distance < config.sliding_window)
-    masks["sliding_attention"] = _additive(near, hidden.dtype, groups)
-    turns = {
-        kind: [part[:, :, None] for part in text_model.rotary_emb(hidden, positions, kind)] for kind in masks
-    }
+    masks, turns = {}, {}
+    for kind in set(config.layer_types):
+        near = sees & (distance < config.sliding_window) if kind == "sliding_attention" else sees
+        masks[kind] = _additive(near, hidden.dtype, groups)
+        turns[kind] = [part[:, :, None] for part in text_model.rotary_emb(hidden, positions, kind)]
     eps = config.rms_norm_eps
     norms = [layer.input_layernorm.weight for layer in layers] + [text_model.norm.weight]
     x = piece.norm(hidden, norms[0], eps)
@@ -118,9 +128,8 @@ def _attend(
 
     batch, length, _, width = queries.shape
     shared = keys.shape[1]
-    queries = queries.view(batch, length, shared, -1, width).permute(
-        0, 2, 3, 1, 4
-    )  # [B, key heads, groups, L, D]
+    # [B, L, key heads, groups, D] → [B, key heads, groups, L, D]
+    queries = queries.view(batch, length, shared, -1, width).permute(0, 2, 3, 1, 4)
     mixed = torch.nn.functional.scaled_dot_product_attention(
         queries.reshape(batch, shared, -1, width), keys, values, attn_mask=mask, scale=scale
     )

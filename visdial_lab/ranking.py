@@ -23,7 +23,7 @@ from visdial_lab.chat import (
     pad,
     tokenizer_of,
 )
-from visdial_lab.decoder import KeysValues, pieces, run_layers
+from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
 from visdial_lab.errors import UserError
 from visdial_lab.forest import Forest, Rows, lay_out, plant
 from visdial_lab.visdial import Dialog
@@ -79,6 +79,7 @@ def iter_scores(
     Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
     read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
     """
+    check_config(model.config.get_text_config())
     room = _Room(model, memory_gb)
     fast = model.device.type == "cuda" and len(dialogs) >= _WORTH_COMPILING
     running: list[_Running] = []
@@ -255,7 +256,7 @@ def _start(
         with torch.inference_mode():
             return [(batch, _read(model, processor, [forest for _, forest in batch], room.tokens, fast))]
     except torch.OutOfMemoryError:
-        if room.tokens < 2:
+        if len(batch) == 1 and room.tokens <= _ROW:  # one row of one dialog: nothing is left to halve
             raise
     room.halve()
     torch.cuda.empty_cache()
