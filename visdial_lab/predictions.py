@@ -138,6 +138,8 @@ def _merge(
     """All journals → the EvalAI list; the journals go unless some dialogs are still to be mended."""
     found = journal.read(output, made_from)
     ranked = [dialog for dialog in dialogs if dialog.image_id not in skipped]
+    if not ranked:
+        raise UserError(f"none of the {len(dialogs)} dialogs could be scored: {next(iter(skipped.values()))}")
     lost = [dialog.image_id for dialog in ranked if dialog.image_id not in found]
     if lost:
         raise UserError(
