@@ -126,6 +126,13 @@ def test_bad_dialogs_are_skipped_listed_and_added_later(dialogs, quiet, tmp_path
     assert sorted(mended.scored) == sorted(bad) and output.read_bytes() == quiet
 
 
+def test_nothing_but_bad_dialogs_is_no_result(dialogs, tmp_path):
+    scorer = Scorer(bad=[dialog.image_id for dialog in dialogs])
+    with pytest.raises(UserError, match=r"none of the 9 dialogs could be scored: dialog \d+: damaged image"):
+        rank_dialogs(dialogs, tmp_path / "r.json", MADE_FROM, scorer, skip_bad=True)
+    assert not (tmp_path / "r.json").exists()
+
+
 def test_the_first_bad_dialog_ends_it_and_keeps_the_rest(dialogs, tmp_path):
     scorer = Scorer(bad=[dialogs[3].image_id])
     with pytest.raises(UserError, match=r"damaged image\n\d of 9 dialogs are finished and kept.*--skip-bad"):
