@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from visdial_lab import metrics
 from visdial_lab.errors import UserError
+from visdial_lab.predictions import predictions
 from visdial_lab.visdial import Dialog, Round, VisDial
 
 # ---- slow definitions, written from the words of the challenge, not from our code
@@ -298,17 +299,7 @@ def test_same_as_the_official_algorithm_and_far_faster():
 
 
 def predict(dialogs, scores=None) -> list[dict]:
-    scores = scores or metrics.constant_scores(dialogs)
-    return [
-        {
-            "image_id": dialog.image_id,
-            "round_id": turn.round_id,
-            "ranks": metrics.ranks_from_scores(row, (dialog.image_id, turn.round_id)).tolist(),
-        }
-        for dialog, own in zip(dialogs, scores, strict=True)
-        for turn, row in zip(dialog.rounds, own, strict=True)
-        if row is not None
-    ]
+    return predictions(dialogs, scores or metrics.constant_scores(dialogs))
 
 
 def noisy_scores(dialogs, seed=0) -> list[list[np.ndarray]]:

@@ -9,23 +9,11 @@ from conftest import make_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visdial_lab import baselines, metrics
+from visdial_lab import baselines
 from visdial_lab.errors import UserError
+from visdial_lab.predictions import predictions as predict
 from visdial_lab.submission import FULL, check_submission, validate_predictions, write_submission
 from visdial_lab.visdial import VisDial
-
-
-def predict(dialogs, scores) -> list[dict]:
-    return [
-        {
-            "image_id": dialog.image_id,
-            "round_id": turn.round_id,
-            "ranks": metrics.ranks_from_scores(row, (dialog.image_id, turn.round_id)).tolist(),
-        }
-        for dialog, own in zip(dialogs, scores, strict=True)
-        for turn, row in zip(dialog.rounds, own, strict=True)
-        if row is not None
-    ]
 
 
 @pytest.fixture(scope="module")
