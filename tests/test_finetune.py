@@ -6,9 +6,10 @@ import pytest
 import tiny_model
 import torch
 
+from visdial_lab.backends import lora_targets
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
-from visdial_lab.finetune import finetune, lora_targets
+from visdial_lab.finetune import finetune
 from visdial_lab.generation import records, write_records
 from visdial_lab.inference import answer_dialogs
 from visdial_lab.models import load_model
@@ -26,6 +27,7 @@ def course(tiny, monkeypatch):
 
 def settings(**overrides):
     quick = {
+        "training.save_steps": None,
         "model.name": "base",
         "peft.r": 4,
         "training.per_device_train_batch_size": 2,
@@ -73,12 +75,16 @@ def test_same_seed_same_numbers_and_files(course, rows):
 
 def test_folder_is_complete_and_portable(course, rows):
     write_records("records.jsonl", VisDial.load(course, "train"))
-    made = finetune(settings(), "records.jsonl", "runs/adapter", val=rows[:2])
+    val = VisDial.load(course, "val")[:2]
+    made = finetune(settings(training__save_steps=2), "records.jsonl", "runs/adapter", val=val)
     folder = course / "runs" / "adapter"
     notes = json.loads((folder / "lab.json").read_text())
     assert notes["base_model"] == "base" and notes["records"]["path"] == "records.jsonl"
-    assert notes["records"]["count"] == 4 and notes["val"]["count"] == 2 and notes["seed"] == 3407
-    assert notes["steps"] == 4 and notes["final_loss"] == made["history"][-2]["loss"]
+    assert notes["records"]["count"] == 4 and notes["val"]["dialogs"] == 2 and notes["seed"] == 3407
+    assert (
+        notes["steps"] == 4 and notes["final_loss"] == [r for r in made["history"] if "loss" in r][-1]["loss"]
+    )
+    assert json.loads((folder / "history.json").read_text()) == made["history"]
     assert len([row for row in made["history"] if "eval_loss" in row]) == 2
     adapter = json.loads((folder / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "base"

@@ -235,15 +235,22 @@ def record_image(record: dict) -> "Image | None":
     return Dialog(record["image_id"], "", (), resolve(record["image"]), record["source"]).image()
 
 
-def collator(processor: Any) -> Callable[[list[dict]], dict[str, "torch.Tensor"]]:
-    """A function from records to a padded batch whose labels are IGNORED except on supervised tokens."""
+def collator(processor: Any, supervise: str = "all") -> Callable[[list[dict]], dict[str, "torch.Tensor"]]:
+    """A function from records to a padded batch whose labels are IGNORED except on supervised tokens.
+
+    supervise: "all" answers, or the "last" one of each record alone.
+    """
 
     def collate(records: list[dict]) -> dict[str, "torch.Tensor"]:
         examples = []
         for record in records:
             image = record_image(record) if takes_images(processor) else None
             example = encode(processor, record["messages"], image)
-            example["labels"] = example["input_ids"].masked_fill(~example["supervised"], IGNORED)
+            learnt = example["supervised"]
+            if supervise == "last":
+                last_answer = answer_starts(tokenizer_of(processor), example["input_ids"].tolist())[-1]
+                learnt[:last_answer] = False
+            example["labels"] = example["input_ids"].masked_fill(~learnt, IGNORED)
             examples.append(example)
         return pad(processor, examples)
 

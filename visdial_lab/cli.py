@@ -140,8 +140,12 @@ def finetune(
     lr: Annotated[float | None, Option(help="Peak learning rate.")] = None,
     epochs: Annotated[float | None, Option(help="Passes over the records.")] = None,
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
+    replace: Annotated[bool, Option("--replace", help="Begin anew where another run has left work.")] = False,
 ) -> None:
-    """Fine-tune the base model with QLoRA; writes an adapter folder."""
+    """Fine-tune the base model with QLoRA; writes an adapter folder. Stopped, it goes on when given again.
+
+    On several GPUs: accelerate launch --num_processes N -m visdial_lab finetune …
+    """
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
@@ -157,9 +161,16 @@ def finetune(
     given = _load_config(config, options)
     rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
+    watched = given.training.num_eval_dialogs
+    val = _load_dialogs(given, given.data.val_split)[:watched] if watched else None
     with progress("fine-tuning") as update:
         result = train(
-            given, rows, folder, on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}")
+            given,
+            rows,
+            folder,
+            val,
+            on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}"),
+            replace=replace,
         )
     print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
 

@@ -84,11 +84,28 @@ class Training(Section):
     seed: Seed
     output_dir: Text
     backend: Literal["auto", "unsloth", "peft"]
+    supervise: Literal["all", "last"]
+    on_too_long: Literal["refuse", "drop_rounds", "skip"]
+    group_by_length: bool
+    torch_compile: bool
+    dataloader_num_workers: Annotated[int, Field(ge=0)]
+    save_steps: Count | None
+    num_eval_dialogs: Annotated[int, Field(ge=0)]
+    metric_for_best_model: Literal["loss", "mrr"]
+    early_stopping_patience: Count | None
+    report_to: Literal["none", "tensorboard", "wandb"]
 
     @model_validator(mode="after")
-    def _one_precision(self):
+    def _keys_agree(self):
         if self.fp16 and self.bf16:
             raise ValueError("fp16 and bf16 are both true: choose one")
+        if self.save_steps and self.save_steps % self.logging_steps:
+            raise ValueError(
+                f"save_steps ({self.save_steps}) is no multiple of logging_steps ({self.logging_steps}): the "
+                "loss curve of a resumed run would have a gap"
+            )
+        if self.early_stopping_patience and not (self.save_steps and self.num_eval_dialogs):
+            raise ValueError("early_stopping_patience needs save_steps and num_eval_dialogs: what to watch")
         return self
 
 

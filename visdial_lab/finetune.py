@@ -1,18 +1,30 @@
 """QLoRA: the base model stays frozen in 4 bits; small LoRA matrices beside it learn to hold a dialog."""
 
+import contextlib
+import functools
 import hashlib
 import json
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.chat import collator, takes_images, token_count
+import numpy as np
+
+from visdial_lab import checkpoints
+from visdial_lab.backends import check_settings, choose_backend, compile_layers, trainable_model
+from visdial_lab.chat import collator, takes_images
 from visdial_lab.config import Config
-from visdial_lab.errors import UserError
-from visdial_lab.files import atomic_folder, portable, resolve, sha256, write_json
-from visdial_lab.generation import read_records
-from visdial_lab.models import load_base_for_training, pick_device
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.files import atomic_folder, portable, read_json, resolve, sha256, write_json
+from visdial_lab.generation import read_records, records
+from visdial_lab.metrics import sparse_values
+from visdial_lab.models import pick_device
+from visdial_lab.ranking import score_dialogs
+from visdial_lab.training_data import by_length, fitting
+from visdial_lab.visdial import VisDial
 
 _REMEMBERED = 2**28  # numbers of image features to keep: 1 GB in float32
 OnLog = Callable[[int, int, float, float, float], None]
@@ -20,170 +32,257 @@ OnLog = Callable[[int, int, float, float, float], None]
 
 def finetune(
     config: Config,
-    records: str | Path | list[dict],
+    rows: str | Path | list[dict],
     output_dir: str | Path,
-    val: str | Path | list[dict] | None = None,
+    val: VisDial | None = None,
     on_log: OnLog | None = None,
+    replace: bool = False,
 ) -> dict[str, Any]:
-    """Teach the base model the answers in `records`; writes an adapter folder, whole or not at all.
+    """Teach the base model the answers in the records `rows`; writes an adapter folder, whole or not at all.
 
-    records, val: a .jsonl file or a list of records; with `val` the loss on it is measured after each epoch.
-    on_log(step, total, loss, learning_rate, seconds_left) is called every `logging_steps`.
-    Returns {"history": [{"step", "loss", "learning_rate", …}], "adapter": Path, "seconds": float}.
-    The folder holds a PEFT adapter, the processor and lab.json (config, data hashes, versions, seed,
-    seconds, loss). Raises UserError for settings this machine cannot honour, bad records, and a folder that
-    is not an adapter of ours.
+    rows: a .jsonl file or a list of records. val: dialogs on which every checkpoint is measured (loss, and
+    MRR where they have options); the best one becomes the adapter. on_log(step, total, loss, learning_rate,
+    seconds_left) is called every `logging_steps`.
+    Checkpoints gather in OUTPUT_DIR.training; the same call goes on from the last one, after a kill too, to
+    the same losses and weights. What another run has left there is refused, or, with `replace`, replaced.
+    Several processes (`accelerate launch`) share every batch.
+    Returns {"history": [{"step", "loss", "learning_rate" or "eval_loss", "eval_mrr" …}], "adapter": Path,
+    "seconds": float}. The folder holds a PEFT adapter, the processor, history.json and lab.json (config, data
+    hashes, versions, seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad
+    records, and a folder that is not ours; WorkFailed when the GPU's memory does not suffice.
     """
-    _check_settings(config)
-    rows, source = _read(records)
-    val_rows, val_source = _read(val) if val is not None else ([], None)
-    base, base_sha256 = _base(config)
+    from accelerate import PartialState
+
+    backend, output = choose_backend(config), Path(os.path.realpath(output_dir))
+    check_settings(config, backend)
+    found, source = _read(rows)
+    processes = PartialState()
+    made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
+    with processes.main_process_first():
+        if checkpoints.finished(output, made_from, replace):
+            history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
+            return {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
+        work = checkpoints.begin(output, made_from, replace)
     started = time.monotonic()
-    with atomic_folder(output_dir) as folder:
-        model, processor = load_base_for_training(config)
-        for name, part in (("records", rows), ("val", val_rows)):
-            _check_records(processor, part, config.training.max_seq_length, name)
-        if takes_images(processor) and not config.peft.finetune_vision_layers:
-            _look_once(model, pictures=len(rows) + len(val_rows))
-        trainer = _trainer(config, model, processor, rows, val_rows, folder, on_log)
-        trainer.train()
-        history = [row for row in trainer.state.log_history if "loss" in row or "eval_loss" in row]
-        seconds = time.monotonic() - started
-        _save(trainer.model, processor, folder, base)
-        notes = {
-            "config": config.model_dump(),
-            "base_model": base,
-            "base_model_sha256": base_sha256,
-            "records": source,
-            "val": val_source,
-            "versions": _versions(),
-            "device": pick_device(),
-            "seed": config.training.seed,
-            "steps": trainer.state.global_step,
-            "seconds": round(seconds, 1),
-            "final_loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
-        }
-        write_json(folder / "lab.json", notes)
+    model, processor = trainable_model(config, backend)
+    kept, lengths = fitting(processor, found, config.training, "records")
+    val_rows = fitting(processor, list(records(val)), config.training, "val")[0] if val else []
+    if backend == "peft" and takes_images(processor) and not config.peft.finetune_vision_layers:
+        _look_once(model.get_base_model(), pictures=len(kept) + len(val_rows))
+    if backend == "peft" and config.training.torch_compile:
+        compile_layers(model)
+    trainer = _trainer(config, model, processor, (kept, lengths), val_rows, work)
+    _watch(trainer, processor, val, on_log, config)
+    with _explained(config, max(lengths)):
+        trainer.train(resume_from_checkpoint=checkpoints.last(work))
+    history = [row for row in trainer.state.log_history if {"loss", "eval_loss", "eval_mrr"} & row.keys()]
+    seconds = time.monotonic() - started
+    notes = {
+        "config": config.model_dump(),
+        "made_from": made_from,
+        "base_model": made_from["model.name"],
+        "base_model_sha256": made_from["base model"],
+        "records": source | {"trained": len(kept)},
+        "val": val and {"path": portable(val.path), "dialogs": len(val)},
+        "backend": backend,
+        "versions": _versions(backend),
+        "device": pick_device(),
+        "seed": config.training.seed,
+        "steps": trainer.state.global_step,
+        "best": trainer.state.best_model_checkpoint and trainer.state.best_global_step,
+        "seconds": round(seconds, 1),
+        "final_loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
+    }
+    if processes.is_main_process:
+        with atomic_folder(output) as folder:
+            _save(trainer.accelerator.unwrap_model(trainer.model), processor, folder, notes["base_model"])
+            write_json(folder / "history.json", history)
+            write_json(folder / "lab.json", notes)
+        shutil.rmtree(work)
+    processes.wait_for_everyone()
     return {"history": history, "adapter": Path(output_dir), "seconds": seconds}
 
 
-def lora_targets(config: Config, sees: bool) -> str:
-    """The modules that get LoRA matrices, as a pattern over their full names.
-
-    Gemma-3 with a vision tower: model.language_model.layers.N.self_attn.q_proj …,
-    model.vision_tower….layers.N.mlp.fc1 …; text-only: model.layers.N.self_attn.q_proj …. Raises UserError
-    when nothing would be trained.
-    """
-    peft = config.peft
-    towers, kinds = [], []
-    if peft.finetune_language_layers:
-        towers.append(r"model\.(?:language_model\.)?layers")
-    if peft.finetune_vision_layers and sees:
-        towers.append(r"model\.vision_tower\..*layers")
-    if peft.finetune_attention_modules:
-        kinds.append(r"self_attn\.(?:q_proj|k_proj|v_proj|o_proj|out_proj)")
-    if peft.finetune_mlp_modules:
-        kinds.append(r"mlp\.(?:gate_proj|up_proj|down_proj|fc1|fc2)")
-    if not towers or not kinds:
-        raise UserError(
-            "peft: nothing to train; this model needs finetune_language_layers and attention or mlp modules"
-        )
-    return rf"(?:{'|'.join(towers)})\.\d+\.(?:{'|'.join(kinds)})"
-
-
-def _check_settings(config: Config) -> None:
-    """Every setting is honoured or refused with its reason, before anything is loaded."""
-    import torch
-
-    training = config.training
-    on_gpu = pick_device() == "cuda"
-    if training.backend == "unsloth":
-        raise UserError('training.backend is "unsloth", which is not available here; use "peft" (or "auto")')
-    if not on_gpu and (training.fp16 or training.bf16):
-        raise UserError("training.fp16 and training.bf16 need a GPU; on the CPU set both to false (float32)")
-    if on_gpu and training.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError("training.bf16: this GPU has no bfloat16; set fp16 to true and bf16 to false")
-    if not on_gpu and training.optim in ("paged_adamw_8bit", "adamw_torch_fused"):
-        raise UserError(f"training.optim {training.optim} needs a GPU; use adamw_torch or adamw_8bit")
-    if config.peft.bias == "all" and config.model.load_in_4bit:
-        raise UserError('peft.bias "all" cannot be merged into 4-bit layers; use "none" or "lora_only"')
-
-
-def _read(records: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:
+def _read(rows: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:
     """The records, and where they came from, for lab.json."""
-    if isinstance(records, (str, Path)):
-        path = resolve(records)
-        rows = read_records(path)
-        return rows, {"path": portable(path), "sha256": sha256(path), "count": len(rows)}
-    if not records:
+    if isinstance(rows, (str, Path)):
+        path = resolve(rows)
+        found = read_records(path)
+        return found, {"path": portable(path), "sha256": sha256(path), "count": len(found)}
+    if not rows:
         raise UserError("there are no records to train on; generate some first")
-    text = json.dumps(records, sort_keys=True, ensure_ascii=False)
-    return records, {"path": None, "sha256": hashlib.sha256(text.encode()).hexdigest(), "count": len(records)}
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=False)
+    return rows, {"path": None, "sha256": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows)}
 
 
-def _check_records(processor: Any, rows: list[dict], limit: int, name: str) -> None:
-    """Find the record that would fail before the training starts, not an hour into it."""
-    for row in rows:
-        if takes_images(processor):
-            if row["image"] is None:
-                raise UserError(f"{name}: {row['id']} has no image, but this model is trained on pictures")
-            if not resolve(row["image"]).is_file():
-                raise UserError(f"{name}: {row['id']}: image not found: {row['image']}")
-        length = token_count(processor, row["messages"])
-        if length > limit:
-            raise UserError(
-                f"{name}: {row['id']} has {length} tokens, training.max_seq_length is {limit}; "
-                "raise it or use fewer rounds"
-            )
+def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) -> dict[str, Any]:
+    """Everything that losses and weights depend on, flat, so that a difference can be named."""
+    elsewhere = {"output_dir", "backend", "report_to", "dataloader_num_workers"}
+    folder = resolve(config.model.name)
+    made_from = {
+        f"{section}.{key}": value
+        for section in ("model", "peft", "training")
+        for key, value in config.model_dump()[section].items()
+        if key not in elsewhere
+    }
+    there = folder.is_dir()
+    return (
+        made_from
+        | {
+            "model.name": portable(folder) if there else config.model.name,  # adapters travel
+            "base model": sha256(folder) if there else None,
+            "records": source["sha256"],
+            "val": val and f"{sha256(val.path)[:16]}, {len(val)} dialogs",
+            "backend": backend,
+        }
+    )
 
 
 def _trainer(
-    config: Config, model: Any, processor: Any, rows: list, val_rows: list, folder: Path, on_log: OnLog | None
+    config: Config, model: Any, processor: Any, train: tuple[list, list], val_rows: list, work: Path
 ) -> Any:
-    """TRL's SFTTrainer around our collator; nothing of it is written to disk."""
+    """TRL's SFTTrainer around our collator; what it writes, checkpoints, goes to `work`.
+
+    train: records and their lengths.
+    """
     from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import PrinterCallback, set_seed
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     training = config.training
-    set_seed(training.seed)  # the LoRA matrices are drawn now
-    collate = collator(processor)
-    both = [*rows, *val_rows]
+    watched = bool(val_rows and training.save_steps)
+    ours = {
+        "output_dir",
+        "max_seq_length",
+        "backend",
+        "supervise",
+        "on_too_long",
+        "num_eval_dialogs",
+        "torch_compile",
+    }
+    ours |= {"group_by_length", "early_stopping_patience", "save_steps", "metric_for_best_model"}
+    saving: dict[str, Any] = {"save_strategy": "no"}
+    if training.save_steps:
+        saving = {"save_strategy": "steps", "save_steps": training.save_steps, "save_total_limit": 2}
+    if watched:
+        metric = training.metric_for_best_model
+        saving |= {
+            "eval_strategy": "steps",
+            "eval_steps": training.save_steps,
+            "load_best_model_at_end": True,
+        }
+        saving |= {"metric_for_best_model": f"eval_{metric}", "greater_is_better": metric == "mrr"}
     settings = SFTConfig(
-        **training.model_dump(exclude={"output_dir", "max_seq_length", "backend"}),
-        output_dir=str(folder),
+        **training.model_dump(exclude=ours),
+        **saving,
+        output_dir=str(work),
         per_device_eval_batch_size=training.per_device_train_batch_size,
         gradient_checkpointing=config.model.use_gradient_checkpointing,
-        max_length=None,  # too long is an error (see _check_records), never a silent cut
-        eval_strategy="epoch" if val_rows else "no",
-        save_strategy="no",
-        report_to="none",
+        max_length=None,  # too long was dealt with before, it is never a silent cut
         disable_tqdm=True,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=pick_device() == "cuda",
+        ddp_find_unused_parameters=False,
     )
+    both, cut = [*train[0], *val_rows], len(train[0])
     # Records stay Python objects: the trainer shuffles their numbers, the collator opens the pictures.
     trainer = SFTTrainer(
         model=model,
         args=settings,
-        data_collator=lambda items: collate([both[item["record"]] for item in items]),
-        train_dataset=Dataset.from_dict({"record": range(len(rows))}),
-        eval_dataset=Dataset.from_dict({"record": range(len(rows), len(both))}) if val_rows else None,
+        data_collator=functools.partial(_collate, collator(processor, training.supervise), both),
+        train_dataset=Dataset.from_dict({"record": range(cut)}),
+        eval_dataset=Dataset.from_dict({"record": range(cut, len(both))}) if watched else None,
         processing_class=processor,
-        peft_config=LoraConfig(
-            **config.peft.model_dump(include={"r", "lora_alpha", "lora_dropout", "bias", "use_rslora"}),
-            target_modules=lora_targets(config, takes_images(processor)),
-            task_type="CAUSAL_LM",
-        ),
-        callbacks=[_progress(on_log)] if on_log else None,
     )
     trainer.remove_callback(PrinterCallback)
+    if training.group_by_length:
+        step = training.per_device_train_batch_size * trainer.args.world_size
+        sampler = by_length(train[1], step * training.gradient_accumulation_steps, training.seed)
+        trainer._get_train_sampler = lambda *_: sampler
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:  # TRL makes them bfloat16, too coarse for small steps and slow on CPUs
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _collate(collate: Callable, rows: list[dict], items: list[dict]) -> dict[str, Any]:
+    return collate([rows[item["record"]] for item in items])
+
+
+def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | None, config: Config) -> None:
+    """Callbacks: progress, sealing checkpoints, validating the last step, MRR beside the loss, stopping."""
+    from transformers import EarlyStoppingCallback, TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.begun, self.first = time.monotonic(), state.global_step
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if on_log and logs and "loss" in logs and state.is_world_process_zero:
+                pace = (time.monotonic() - self.begun) / max(1, state.global_step - self.first)
+                left = pace * (state.max_steps - state.global_step)
+                on_log(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], left)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if trainer.eval_dataset is not None and state.global_step >= state.max_steps:
+                control.should_evaluate = True
+
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
+                metrics["eval_mrr"] = _mrr(trainer, processor, val, config.evaluation.memory_gb)
+                trainer.log({"eval_mrr": metrics["eval_mrr"]})
+
+        def on_save(self, args, state, control, **kwargs):
+            if state.is_world_process_zero:
+                checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    trainer.add_callback(Watch())
+    if config.training.early_stopping_patience and trainer.eval_dataset is not None:
+        trainer.add_callback(EarlyStoppingCallback(config.training.early_stopping_patience))
+
+
+def _mrr(trainer: Any, processor: Any, val: VisDial, memory_gb: float | None) -> float:
+    """MRR of the model as it is now; several processes share the dialogs."""
+    from accelerate.utils import gather_object
+
+    model, args = trainer.accelerator.unwrap_model(trainer.model), trainer.args
+    own = list(val)[args.process_index :: args.world_size]
+    by_dialog = zip(own, score_dialogs(model, processor, own, memory_gb=memory_gb), strict=True)
+    reciprocal = [
+        value
+        for dialog, rows in by_dialog
+        for value in sparse_values(np.stack(rows), [turn.gt_index for turn in dialog.rounds])["mrr"].tolist()
+    ]
+    return float(np.mean(gather_object(reciprocal)))
+
+
+@contextlib.contextmanager
+def _explained(config: Config, longest: int) -> Iterator[None]:
+    """Running out of memory becomes a WorkFailed that says, with numbers, what to lower."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        training, gib = config.training, 2**30
+        size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / gib
+        advice = []
+        if size > 1:
+            advice.append(
+                f"per_device_train_batch_size {size} → {size // 2} with gradient_accumulation_steps "
+                f"{steps} → {2 * steps} (the same training, slower)"
+            )
+        if not config.model.use_gradient_checkpointing:
+            advice.append("model.use_gradient_checkpointing true")
+        if not config.model.load_in_4bit:
+            advice.append("model.load_in_4bit true")
+        advice.append(f"max_seq_length below {longest} (the longest dialog) with on_too_long drop_rounds")
+        raise WorkFailed(
+            f"out of GPU memory: {torch.cuda.max_memory_allocated() / gib:.1f} GiB of {total:.1f} in use "
+            f"with {size} dialogs of up to {longest} tokens a step. Change {'; or '.join(advice)}"
+        ) from None
 
 
 def _look_once(model: Any, pictures: int) -> None:
@@ -207,29 +306,6 @@ def _look_once(model: Any, pictures: int) -> None:
     model.model.get_image_features = look_once
 
 
-def _progress(on_log: OnLog) -> Any:
-    """A trainer callback that passes loss, learning rate and the seconds left on to `on_log`."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.begun = time.monotonic()
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            if logs and "loss" in logs:
-                pace = (time.monotonic() - self.begun) / max(1, state.global_step)
-                left = pace * (state.max_steps - state.global_step)
-                on_log(state.global_step, state.max_steps, logs["loss"], logs["learning_rate"], left)
-
-    return Progress()
-
-
-def _base(config: Config) -> tuple[str, str | None]:
-    """The base model's folder seen from the course folder (adapters travel) and its hash, or its hub name."""
-    folder = resolve(config.model.name)
-    return (portable(folder), sha256(folder)) if folder.is_dir() else (config.model.name, None)
-
-
 def _save(model: Any, processor: Any, folder: Path, base: str) -> None:
     model.peft_config["default"].base_model_name_or_path = base
     model.save_pretrained(str(folder))
@@ -237,10 +313,11 @@ def _save(model: Any, processor: Any, folder: Path, base: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card repeats this machine's path to the base
 
 
-def _versions() -> dict[str, str]:
+def _versions(backend: str) -> dict[str, str]:
     """What the result depends on besides the data."""
     import platform
     from importlib.metadata import version
 
-    packages = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets")
+    packages = ["torch", "transformers", "peft", "trl", "bitsandbytes", "datasets"]
+    packages += ["unsloth", "unsloth_zoo"] if backend == "unsloth" else []
     return {"python": platform.python_version()} | {package: version(package) for package in packages}

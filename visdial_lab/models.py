@@ -1,5 +1,6 @@
 """Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ _FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3F
 def silence() -> None:
     """Keep notices that ask nothing of the reader (progress of loading, optional packages) off the screen."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -36,12 +36,16 @@ def pick_device() -> str:
 
 
 def pick_dtype(device: str) -> Any:
-    """float32 on the CPU, exact and fast enough there; on a GPU bfloat16, or float16 on an old one (T4)."""
+    """bfloat16 on a GPU that has it; float32 on the CPU, exact and fast enough there, and on old GPUs (T4).
+
+    float16 is no choice: Gemma-3's activations overflow it. On an old GPU the 4-bit layers alone multiply in
+    float16 (see `_load_base`), on inputs that a norm has just made small; all between them stays float32.
+    """
     import torch
 
-    if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    if device.startswith("cuda") and torch.cuda.get_device_capability()[0] >= 8:
+        return torch.bfloat16
+    return torch.float32
 
 
 def load_model(
@@ -70,20 +74,34 @@ def load_model(
         model = _add_adapter(model, folder)
     if adapted and device == "cpu":
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
-    return model.eval(), _load_processor(folder, model.config.model_type)
+    return model.eval(), load_processor(folder, model.config.model_type)
 
 
 def load_base_for_training(config: Config) -> tuple[Any, Any]:
-    """The base model as QLoRA needs it, packed to NF4 if the config says so; returns (model, processor)."""
+    """The base model as QLoRA needs it, packed to NF4 if the config says so; returns (model, processor).
+
+    Each of several processes loads it to the GPU of its own.
+    """
+    import torch
+
     silence()
-    folder = _locate(config.model.name)
-    if _is_adapter(folder):
-        raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
-    model = _load_base(folder, config.model.load_in_4bit, pick_device())
+    folder, device = training_base(config), pick_device()
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    dtype = torch.float32 if config.training.fp16 else None
+    model = _load_base(folder, config.model.load_in_4bit, device, dtype)
     for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model, _load_processor(folder, model.config.model_type)
+    return model, load_processor(folder, model.config.model_type)
+
+
+def training_base(config: Config) -> Path | str:
+    """Where the base model is. Raises UserError when it is missing, or an adapter."""
+    folder = _locate(config.model.name)
+    if _is_adapter(folder):
+        raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
+    return folder
 
 
 def _is_adapter(folder: Path | str) -> bool:
@@ -112,6 +130,7 @@ def _locate(path_or_name: str | Path) -> Path | str:
 
 
 def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
+    import torch
     import transformers
 
     if not isinstance(folder, Path):
@@ -128,7 +147,7 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
     packed = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=torch.float16 if dtype == torch.float32 and device != "cpu" else dtype,
         bnb_4bit_use_double_quant=device != "cpu",  # saves memory that a CPU has, costs time that it has not
     )
     model, report = _guarded(
@@ -149,7 +168,7 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
     return model
 
 
-def _load_processor(folder: Path | str, kind: str) -> Any:
+def load_processor(folder: Path | str, kind: str) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     loader = AutoProcessor if kind == "gemma3" else AutoTokenizer

@@ -1,6 +1,7 @@
 """What a command says while it works: a bar on a terminal, plain lines elsewhere, all on standard error."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,13 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
-    """Give update(done, total, note=""), to be called as the work goes on."""
+    """Give update(done, total, note=""), to be called as the work goes on.
+
+    Of several processes (torchrun, accelerate launch) the first one speaks for all.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         yield _line_by_line(what)
         return

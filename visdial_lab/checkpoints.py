@@ -1,0 +1,64 @@
+"""A training that survives a kill: its checkpoints lie in OUTPUT.training until the adapter is written."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from visdial_lab.errors import UserError, shown
+from visdial_lab.files import read_json, write_json, write_text
+
+_COMPLETE = "complete"  # written last into a checkpoint: one that a kill has cut short lacks it
+
+
+def finished(output: Path, made_from: dict[str, Any], replace: bool) -> bool:
+    """Whether the adapter of this very run is there already.
+
+    Raises UserError when another run's is, or files that are not ours, unless the former may be replaced.
+    """
+    if output.is_dir() and any(output.iterdir()) and not (output / "lab.json").is_file():
+        raise UserError(f"will not replace {output}: it holds other files (no lab.json); name a new folder")
+    if not (output / "lab.json").is_file():
+        return False
+    there = read_json(output / "lab.json", "adapter's notes").get("made_from", {})
+    if there != made_from and not replace:
+        raise UserError(_another(output, "the adapter", there, made_from))
+    return there == made_from
+
+
+def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
+    """The folder for the checkpoints of this run, new or as a kill has left it.
+
+    Raises UserError when it holds another run's, unless that may be replaced.
+    """
+    work = output.with_name(f"{output.name}.training")
+    if (work / "run.json").is_file():
+        there = read_json(work / "run.json", "run's description")
+        if there != made_from and not replace:
+            raise UserError(_another(work, "checkpoints", there, made_from))
+        if there != made_from:
+            shutil.rmtree(work)
+    elif work.exists() and any(work.iterdir()):
+        raise UserError(f"{work} is in the way: no run of ours made it; move it away")
+    write_json(work / "run.json", made_from)
+    return work
+
+
+def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:
+    keys = [key for key in there | made_from if there.get(key) != made_from.get(key)]
+    changes = [f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in keys]
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return (
+        f"{place} holds {what} of another run: {'; '.join(changes[:3])}{more}.\n"
+        "Give the settings it was made with, or another output folder, or --replace to lose what is there"
+    )
+
+
+def seal(checkpoint: Path) -> None:
+    """Mark a checkpoint as whole: every file of it is on the disk."""
+    write_text(checkpoint / _COMPLETE, "")
+
+
+def last(work: Path) -> str | None:
+    """The latest whole checkpoint to go on from, as transformers wants it; None to begin from the start."""
+    whole = [marker.parent for marker in work.glob(f"checkpoint-*/{_COMPLETE}")]
+    return str(max(whole, key=lambda folder: int(folder.name.partition("-")[2]))) if whole else None
