@@ -79,7 +79,7 @@ def test_modules_import_one_way():
         *("errors", "progress", "files", "exercises", "config", "course", "journal", "reading", "visdial", "transfer"),
         *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation", "models"),
         *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "executor", "sandbox", "submissions"),
+        *("evaluation", "report", "pipeline", "doctor", "executor", "walls", "sandbox", "submissions"),
         *("notebooks", "release", "scoring", "grading", "similarity", "feedback", "cli_grading", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
