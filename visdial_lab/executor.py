@@ -94,8 +94,8 @@ def _described(error: BaseException) -> dict[str, Any]:
     except BaseException:
         message = ""
     line, trace = None, error.__traceback__
-    while trace is not None:
-        if "ipykernel" in (name := trace.tb_frame.f_code.co_filename) or name.startswith("<ipython-input"):
+    while trace is not None and line is None:  # where the cell was, not where the library it called was
+        if trace.tb_frame.f_code.co_filename.startswith("<ipython-input"):
             line = trace.tb_lineno
         trace = trace.tb_next
     return {"type": type(error).__name__[:100], "message": message, "line": line}

@@ -37,10 +37,10 @@ class Limits:
     processes: int = 64  # and threads
     output: int = 50 << 20  # printed by one cell or call
     disk: int = 256 << 20
-    reply: int = 64 << 20  # one answer
+    reply: int = 16 << 20  # one answer
 
 
-def command(rung: str, limits: Limits, name: str, folder: str, secret: tuple[Path, ...]) -> list[str]:
+def command(rung: str, limits: Limits, name: str, folder: str) -> list[str]:
     """The command line that starts the executor on a rung."""
     executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(dataclasses.asdict(limits))]
     if rung == PLAIN:
@@ -52,7 +52,7 @@ def command(rung: str, limits: Limits, name: str, folder: str, secret: tuple[Pat
         *executor,
     ]
     if rung == "container":
-        return _container(limits, name, folder, secret) + inner
+        return _container(limits, name, folder) + inner
     # As root the executor gets a user id that nobody has, so that the limit on processes counts its own only.
     user = random.randrange(2**20, 2**30)
     drop = ["setpriv", "--no-new-privs"]
@@ -61,7 +61,7 @@ def command(rung: str, limits: Limits, name: str, folder: str, secret: tuple[Pat
     if os.geteuid() == 0 or rung == "unshare":  # bubblewrap has done it for other users
         drop += ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
     script = _bubblewrap if rung == "bubblewrap" else _unshare
-    return script(limits, folder, secret) + drop + inner
+    return script(limits, folder) + drop + inner
 
 
 def environment(home: str) -> dict[str, str]:
@@ -92,14 +92,14 @@ def outer_environment(rung: str) -> dict[str, str]:
     return dict(os.environ) if rung == "container" else {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-def view(secret: tuple[Path, ...]) -> list[tuple[Path, bool]]:
+def view() -> list[tuple[Path, bool]]:
     """(path, shown or covered up) in the order in which to mount: what lies deeper comes later and wins."""
     root = course_root()
     python = Path(os.path.realpath(sys.executable)).parents[1]
     shown = {Path(p) for p in (*_SYSTEM, *_ETC) if os.path.exists(p)}
     shown |= {Path(sys.prefix), Path(sys.base_prefix), python, PACKAGE, root / "data" / "scenes"}
     shown = {path for path in shown if path.exists() and path not in (Path("/"), root)}
-    covered = {Path(os.path.realpath(p)) for p in (root, Path.home(), *secret)} - shown
+    covered = {Path(os.path.realpath(p)) for p in (root, Path.home())} - shown
     needed = {path for path in shown if not any(up in shown for up in path.parents)}
     needed |= {path for path in shown if any(up in covered for up in path.parents)}
     hiding = {path for path in covered if any(up in needed for up in path.parents)}
@@ -107,14 +107,14 @@ def view(secret: tuple[Path, ...]) -> list[tuple[Path, bool]]:
     return sorted(both, key=lambda entry: (len(entry[0].parts), str(entry[0])))
 
 
-def _bubblewrap(limits: Limits, folder: str, secret: tuple[Path, ...]) -> list[str]:
+def _bubblewrap(limits: Limits, folder: str) -> list[str]:
     small = ["--perms", "1777", "--size", str(limits.disk), "--tmpfs"]
     words = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--die-with-parent"]
     words += ["--new-session", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
     if os.geteuid() == 0:
         words += [word for cap in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{cap}")]
     words += [*small, "/tmp"]
-    shown = view(secret)
+    shown = view()
     for parent in sorted({parent for path, _ in shown for parent in path.parents} - {Path("/")}):
         words += ["--perms", "0755", "--dir", str(parent)]
     for path, is_shown in shown:
@@ -128,7 +128,7 @@ def _bubblewrap(limits: Limits, folder: str, secret: tuple[Path, ...]) -> list[s
     return [*words, "--remount-ro", "/", "--chdir", "/tmp", "--"]
 
 
-def _unshare(limits: Limits, folder: str, secret: tuple[Path, ...]) -> list[str]:
+def _unshare(limits: Limits, folder: str) -> list[str]:
     """util-linux alone: the view is put together on a tmpfs, which then becomes the root."""
     lines = [
         "set -e",
@@ -148,7 +148,7 @@ def _unshare(limits: Limits, folder: str, secret: tuple[Path, ...]) -> list[str]
             lines.append(f"mount -o remount,bind,ro,nosuid,nodev {inside}")
 
     lines.append(f"mkdir tmp proc dev; mount -t tmpfs -o mode=1777,nosuid,nodev,size={limits.disk} tmpfs tmp")
-    for path, is_shown in view(secret):
+    for path, is_shown in view():
         inside = shlex.quote(f".{path}")
         if path.is_symlink():
             lines.append(f"ln -s {shlex.quote(os.readlink(path))} {inside}")
@@ -177,7 +177,7 @@ def engine() -> tuple[str, ...] | None:
     for words in (("podman",), ("podman", "--runtime", "runc"), ("docker",)):
         if shutil.which(words[0]):
             with tempfile.TemporaryDirectory() as empty, contextlib.suppress(subprocess.SubprocessError):
-                run = [*words, "run", "--rm", *_bare(words[0], Limits(), view(()))]
+                run = [*words, "run", "--rm", *_bare(words[0], Limits(), view())]
                 done = subprocess.run([*run, *_image(words[0], empty), "/usr/bin/true"], capture_output=True,
                                       timeout=30, check=False)  # fmt: skip
                 if done.returncode == 0:
@@ -209,9 +209,9 @@ def _image(program: str, empty: str) -> list[str]:
     return [name]
 
 
-def _container(limits: Limits, name: str, folder: str, secret: tuple[Path, ...]) -> list[str]:
+def _container(limits: Limits, name: str, folder: str) -> list[str]:
     program = engine() or ()
     os.chmod(folder, 0o755)  # it becomes the root folder of someone else
     user = random.randrange(2**16, 2**20) if os.geteuid() == 0 else os.getuid()
     words = [*program, "run", "--rm", "--interactive", "--name", name, "--user", f"{user}:{user}"]
-    return [*words, *_bare(program[0], limits, view(secret)), *_image(program[0], folder)]
+    return [*words, *_bare(program[0], limits, view()), *_image(program[0], folder)]
