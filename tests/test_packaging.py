@@ -76,10 +76,12 @@ def test_starting_imports_nothing_heavy(command):
 def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
-        *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
-        *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation", "models"),
-        *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "cli"),
+        *("errors", "progress", "files", "exercises", "config", "course", "journal", "reading", "visdial"),
+        *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation"),
+        *("models", "finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
+        *("evaluation", "report", "pipeline", "doctor", "executor", "walls", "sandbox", "submissions"),
+        *("problem_sets", "scoring", "release", "similarity", "feedback", "gradebook", "grading"),
+        *("cli_grading", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from visdial_lab import __version__
+from visdial_lab import __version__, cli_grading
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
 app.add_typer(generate, name="generate")
+cli_grading.add_commands(app)
 
 ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (

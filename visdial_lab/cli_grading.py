@@ -1,0 +1,104 @@
+"""The instructor's commands: release and grade."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.progress import progress, say
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add both to the command line."""
+    app.command()(release)
+    app.command()(grade)
+
+
+def release(
+    names: Annotated[list[str], Argument(help="Problem sets: ps1 …", metavar="PSN…")],
+    prove: Annotated[
+        bool, Option("--prove", help="Also: solution scores all, stubs nothing, mutants as declared.")
+    ] = False,
+) -> None:
+    """Make assignments/psN, what students get, from solutions/psN."""
+    from visdial_lab import release as making
+    from visdial_lab.problem_sets import load
+    from visdial_lab.walls import PLAIN
+
+    for name in names:
+        folder = making.release(name)
+        given = load(name)
+        problems = making.leaks(given, folder)
+        if prove and not problems:
+            problems = making.prove(given, PLAIN)  # the author's own code
+        if problems:
+            raise WorkFailed(f"{name}: {'; '.join(problems)}")
+        print(f"{folder}{': proven' if prove else ''}")
+
+
+def grade(
+    submissions: Annotated[Path, Argument(help="A folder, a platform's zip, or one notebook.")],
+    assignment: Annotated[str, Option(help="The problem set: ps1 …")],
+    output: Annotated[Path | None, Option(help="Folder to write; default: runs/grades/psN.")] = None,
+    jobs: Annotated[int, Option("--jobs", "-j", min=1, help="Submissions graded at once.")] = 1,
+    resume: Annotated[bool, Option(help="Keep results whose inputs have not changed, or grade anew.")] = True,
+    sandbox: Annotated[
+        str | None, Option(help="container, bubblewrap, unshare; default: the first that holds.")
+    ] = None,
+    unsafe: Annotated[bool, Option("--unsafe", help="Run without any wall if none holds here.")] = False,
+    cell_seconds: Annotated[float, Option(min=1, help="For one cell.")] = 60,
+    total_seconds: Annotated[float, Option(min=1, help="For one submission.")] = 600,
+    memory_gb: Annotated[float, Option(min=0.5, help="For one submission.")] = 4,
+    due: Annotated[str | None, Option(help="When it was due: 2026-10-01T23:59+02:00.")] = None,
+    free_days: Annotated[int, Option(min=0, help="Late days that cost nothing.")] = 0,
+    late_penalty: Annotated[
+        float, Option(min=0, max=100, help="Percent off for each further day begun.")
+    ] = 0,
+    gradebook: Annotated[
+        bool, Option("--gradebook", help="Also fill nbgrader's gradebook.db and autograded/.")
+    ] = False,
+) -> None:
+    """Grade submissions that you need not trust; writes grades.csv, grades.json, index.html and feedback/."""
+    from visdial_lab.grading import Lateness
+    from visdial_lab.grading import grade as grade_all
+    from visdial_lab.walls import Limits
+
+    limits = Limits(cell=cell_seconds, total=total_seconds, memory=int(memory_gb * 2**30))
+    lateness = Lateness(_moment(due), free_days, late_penalty)
+    folder = output or Path("runs") / "grades" / assignment
+    with progress(f"grading {assignment}") as update:
+        results = grade_all(
+            submissions, assignment, folder, jobs, resume, sandbox, unsafe, limits, lateness, progress=update
+        )
+    if gradebook:
+        _fill_gradebook(assignment, submissions, results)
+    problems = [result for result in results if result["problem"]]
+    for result in problems:
+        say(f"{result['student']}: {result['problem']}")
+    rungs = sorted({result["rung"] for result in results if result["rung"]})
+    mean = sum(result["score"] for result in results) / len(results)
+    print(f"{len(results)} submissions, mean {mean:.2f} of {results[0]['max']:g}")
+    print(f"sandbox: {', '.join(rungs) or 'none needed'}")
+    print(f"{folder / 'index.html'}")
+
+
+def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> None:
+    from visdial_lab.files import course_root
+    from visdial_lab.gradebook import import_results
+    from visdial_lab.problem_sets import load
+    from visdial_lab.submissions import collect
+
+    notebooks = {entry.student: entry.data for entry in collect(submissions, assignment)}
+    count = import_results(load(assignment), results, notebooks, course_root())
+    say(f"{count} students in gradebook.db; mark the open questions with `nbgrader` or formgrader")
+
+
+def _moment(text: str | None) -> datetime.datetime | None:
+    """A point in time; without a zone it is this machine's."""
+    try:
+        return None if text is None else datetime.datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise UserError(f"--due {text!r} is no time: write it as 2026-10-01T23:59+02:00") from None

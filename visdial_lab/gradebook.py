@@ -1,0 +1,126 @@
+"""Results into nbgrader's gradebook, so that formgrader can be used to mark the open questions.
+
+formgrader shows what lies in autograded/STUDENT/psN and what the gradebook says of it. Nothing is run here.
+"""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from visdial_lab.errors import UserError
+from visdial_lab.files import write_text
+from visdial_lab.problem_sets import ProblemSet
+
+
+def import_results(
+    given: ProblemSet, results: list[dict[str, Any]], notebooks: dict[str, bytes], course: Path
+) -> int:
+    """Write scores into course/gradebook.db and notebooks into course/autograded; return how many students.
+
+    notebooks: {student: the bytes that were handed in}. A grade given by hand before stays. Raises UserError
+    when nbgrader is not installed.
+    """
+    try:
+        from nbgrader.api import Gradebook, MissingEntry
+    except ImportError:
+        raise UserError("the gradebook needs nbgrader: pip install 'visdial-lab[instructor]'") from None
+    done = 0
+    with (
+        warnings.catch_warnings(),
+        _alembic_on_path(),
+        Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook,
+    ):
+        warnings.simplefilter("ignore")  # of nbgrader's own use of its database
+        _declare(gradebook, given)
+        for result in results:
+            if result["problem"] is not None:
+                continue
+            student = result["file"]  # a name without a slash: it becomes a folder
+            gradebook.update_or_create_student(student)
+            try:
+                gradebook.find_submission(given.name, student)
+            except MissingEntry:
+                gradebook.add_submission(given.name, student)
+            for exercise in given.exercises:
+                name = exercise.replace(".", "-")
+                grade = gradebook.find_grade(name, given.name, given.name, student)
+                own = [test["earned"] for test in result["tests"] if test["exercise"] == exercise]
+                grade.auto_score, grade.needs_manual_grade = sum(own), False
+            for part in result["open"]:
+                grade = gradebook.find_grade(part["id"], given.name, given.name, student)
+                grade.needs_manual_grade = grade.manual_score is None
+            folder = course / "autograded" / student / given.name
+            write_text(folder / f"{given.name}.ipynb", _restored(given, notebooks[result["student"]]))
+            done += 1
+        gradebook.db.commit()
+    return done
+
+
+def _declare(gradebook: Any, given: ProblemSet) -> None:
+    """Have the assignment, its notebook and its cells in the gradebook."""
+    from nbgrader.utils import compute_checksum
+
+    gradebook.update_or_create_assignment(given.name)
+    gradebook.update_or_create_notebook(given.name, given.name)
+    source = nbformat.read(given.source, as_version=4)
+    for cell in source.cells:
+        marks = cell.metadata.get("nbgrader")
+        if marks is None:
+            continue
+        where, about = (marks["grade_id"], given.name, given.name), {"cell_type": cell.cell_type}
+        if marks["grade"]:
+            points = {"max_score": float(marks["points"])}
+            gradebook.update_or_create_grade_cell(*where, **about, **points)
+        if marks["solution"]:
+            gradebook.update_or_create_solution_cell(*where)
+        checked = {"source": cell.source, "checksum": compute_checksum(cell), "locked": marks["locked"]}
+        gradebook.update_or_create_source_cell(*where, **about, **checked)
+
+
+def _restored(given: ProblemSet, data: bytes) -> str:
+    """The student's notebook for reading: outputs dropped, the author's cells and marks put back."""
+
+    def plain(cell: Any) -> Any:
+        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        return make(cell.source, metadata=cell.metadata)
+
+    notebook = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
+    source = nbformat.read(given.source, as_version=4)
+    marks = {c.metadata.nbgrader.grade_id: c for c in source.cells if "nbgrader" in c.metadata}
+    kept, seen = [], set()
+    for cell in notebook.cells:
+        name = (cell.metadata.get("nbgrader") or {}).get("grade_id")
+        original = marks.get(name)
+        if original is None or name in seen:  # one's own cell, or a copy of another one
+            cell.metadata.pop("nbgrader", None)
+        else:
+            seen.add(name)
+            cell.metadata["nbgrader"] = original.metadata.nbgrader
+            if not original.metadata.nbgrader.solution:
+                cell.source, cell.cell_type = original.source, original.cell_type
+        kept.append(plain(cell))
+    for name, original in marks.items():
+        if name not in seen and original.metadata.nbgrader.grade:
+            empty = nbformat.from_dict(original)
+            if original.metadata.nbgrader.solution:
+                empty.source = ""
+            kept.append(empty)
+    made = nbformat.v4.new_notebook(cells=kept, metadata=source.metadata)
+    return nbformat.writes(made) + "\n"
+
+
+@contextlib.contextmanager
+def _alembic_on_path() -> Iterator[None]:
+    """nbgrader starts `alembic` by name; it lies beside this Python, which need not be on the path."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before

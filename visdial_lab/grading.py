@@ -1,0 +1,237 @@
+"""Grading a pile of submissions: each in a sandbox of its own, results kept by content, grades and pages.
+
+What a result was made from (the submission's bytes, the problem set, this library, the limits) is hashed; a
+second run grades only what has changed.
+"""
+
+import csv
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from visdial_lab import __version__
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.feedback import write_pages
+from visdial_lab.files import read_json, write_json, write_text
+from visdial_lab.problem_sets import TEXT_STUB, ProblemSet, exercise_of, load, overlay, stub, with_answers
+from visdial_lab.sandbox import choose
+from visdial_lab.scoring import Session, reference_session, score
+from visdial_lab.similarity import similar_pairs
+from visdial_lab.submissions import Submission, cells_of, collect
+from visdial_lab.walls import PACKAGE, Limits
+
+_MAX_CELLS = 500
+_Result = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lateness:
+    """Handed in after `due`: so many days are free, every further one begun costs `penalty` percent."""
+
+    due: datetime.datetime | None = None
+    free_days: int = 0
+    penalty: float = 0.0
+
+    def days(self, handed_in: datetime.datetime | None) -> int:
+        """Days late, each one begun counted."""
+        if self.due is None or handed_in is None:
+            return 0
+        return max(0, math.ceil((handed_in - self.due) / datetime.timedelta(days=1)))
+
+    def factor(self, days: int) -> float:
+        """What is left of the score."""
+        return max(0.0, 1 - self.penalty / 100 * max(0, days - self.free_days))
+
+
+def grade(
+    source: Path,
+    assignment: str,
+    output: Path,
+    jobs: int = 1,
+    resume: bool = True,
+    rung: str | None = None,
+    unsafe: bool = False,
+    limits: Limits | None = None,
+    lateness: Lateness | None = None,
+    solutions: Path | None = None,
+    progress: Callable[..., None] = lambda *_: None,
+) -> list[_Result]:
+    """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
+
+    Returns the results, sorted by student. Raises UserError when there is nothing to grade, or no sandbox
+    that holds and not `unsafe`; WorkFailed when the reference solution itself fails.
+    """
+    given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
+    found = collect(source, assignment)
+    made_from = _made_from(given, limits)
+    kept = {entry.student: _kept(output, entry, made_from) if resume else None for entry in found}
+    missing = [entry for entry in found if kept[entry.student] is None]
+    if any(entry.problem is None for entry in missing):
+        secret = tuple(path.resolve() for path in (source, output, given.folder.parent))
+        rung = choose(rung, unsafe, secret)
+    progress(len(found) - len(missing), len(found))
+    for done, (entry, result) in enumerate(_graded(given, missing, rung, limits, jobs), 1):
+        if not result.pop("again", False):
+            write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
+        kept[entry.student] = result
+        progress(len(found) - len(missing) + done, len(found))
+    results = [_with_lateness(kept[entry.student], entry, lateness) for entry in found]
+    _write(given, found, results, output)
+    return results
+
+
+def _graded(
+    given: ProblemSet, entries: list[Submission], rung: str | None, limits: Limits, jobs: int
+) -> Iterator[tuple[Submission, _Result]]:
+    """Give (submission, result) as they are finished, `jobs` at a time, each worker with a reference."""
+    own, opened = threading.local(), []
+
+    def session(cells: list[tuple[str, str]]) -> Session:
+        opened.append(Session(cells, rung, limits))
+        return opened[-1]
+
+    def work(entry: Submission) -> _Result:
+        if entry.problem is not None:
+            return _ungraded(given, entry, entry.problem)
+        if not hasattr(own, "reference"):
+            own.reference = reference_session(with_answers(given), rung, limits)
+            opened.append(own.reference)
+        return grade_one(given, entry, own.reference, session)
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = {pool.submit(work, entry): entry for entry in entries}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # also when interrupted: nothing inside may outlive us
+        pool.shutdown(wait=False, cancel_futures=True)
+        for one in opened:
+            one.cancel()
+
+
+def grade_one(
+    given: ProblemSet, entry: Submission, reference: Session, session: Callable[..., Session]
+) -> _Result:
+    """The result of one submission; whatever it does is its own affair alone."""
+    try:
+        cells = cells_of(entry.data)
+        if len(cells) > _MAX_CELLS:
+            raise UserError(f"has {len(cells):,} cells; more than {_MAX_CELLS} are not graded")
+    except UserError as error:
+        return _ungraded(given, entry, str(error))
+    to_run, notes = overlay(given, cells)
+    try:
+        with session(to_run) as student:
+            tests = score(given, student, reference, f"{given.name} {entry.student}")
+            problems, rung = student.problems, student.rung
+    except WorkFailed as failed:  # the machine's fault, not the student's
+        return _ungraded(given, entry, f"could not be graded: {failed}") | {"again": True}
+    return _result(given, entry, tests, notes) | {
+        "rung": rung,
+        "cells": [{"cell": name, **problem} for name, problem in problems.items()],
+        "answers": {exercise_of(c): dict(to_run)[c.id] for c in given.cells if c.role == "answer"},
+        "open": [
+            {"id": name, "points": points, "answered": _answered(given, name, cells)}
+            for name, points in given.open.items()
+        ],
+    }
+
+
+def _answered(given: ProblemSet, name: str, cells: list[_Result]) -> bool:
+    texts = [cell["source"].strip() for cell in cells if cell["id"] == name]
+    return any(text and text != TEXT_STUB for text in texts)
+
+
+def _ungraded(given: ProblemSet, entry: Submission, problem: str) -> _Result:
+    said = {"earned": 0.0, "said": "was not run", "detail": "was not run"}
+    fields = ("exercise", "name", "goal", "points", "visible")
+    tests = [{key: getattr(test, key) for key in fields} | said for test in given.tests]
+    blank = {"rung": None, "cells": [], "answers": {}}
+    opened = [{"id": name, "points": points, "answered": False} for name, points in given.open.items()]
+    return _result(given, entry, tests, []) | blank | {"open": opened, "problem": problem}
+
+
+def _result(given: ProblemSet, entry: Submission, tests: list[_Result], notes: list[str]) -> _Result:
+    return {
+        "student": entry.student,
+        "file": entry.file_name,
+        "assignment": given.name,
+        "problem": None,
+        "notes": [*entry.notes, *notes],
+        "earned": sum(test["earned"] for test in tests),
+        "max": sum(given.exercises.values()),
+        "tests": tests,
+    }
+
+
+# ---- what is kept
+
+
+def _made_from(given: ProblemSet, limits: Limits) -> str:
+    digest = hashlib.sha256(json.dumps([__version__, dataclasses.asdict(limits)]).encode())
+    for path in (given.source, given.folder / "hidden.py", *sorted(PACKAGE.glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _key(made_from: str, entry: Submission) -> str:
+    what = json.dumps([made_from, entry.student, entry.problem, entry.notes])
+    return hashlib.sha256(what.encode() + entry.data).hexdigest()
+
+
+def _place(output: Path, entry: Submission) -> Path:
+    return output / "results" / f"{entry.file_name}.json"
+
+
+def _kept(output: Path, entry: Submission, made_from: str) -> _Result | None:
+    path = _place(output, entry)
+    try:
+        kept = read_json(path) if path.is_file() else {}
+    except UserError:  # damaged: grade again
+        return None
+    return kept["result"] if kept.get("made_from") == _key(made_from, entry) else None
+
+
+# ---- what is written
+
+
+def _with_lateness(result: _Result, entry: Submission, lateness: Lateness) -> _Result:
+    days = lateness.days(entry.handed_in)
+    final = round(result["earned"] * lateness.factor(days), 4)
+    handed_in = entry.handed_in and entry.handed_in.isoformat(timespec="seconds")
+    return result | {"days_late": days, "score": final, "handed_in": handed_in}
+
+
+def _write(given: ProblemSet, found: list[Submission], results: list[_Result], output: Path) -> None:
+    answers = {result["student"]: result["answers"] for result in results}
+    known = {
+        exercise_of(cell): (cell.source, stub(cell.source)) for cell in given.cells if cell.role == "answer"
+    }
+    pairs = similar_pairs(answers, known)
+    write_text(output / "grades.csv", _table(results))
+    document = {"assignment": given.name, "visdial_lab": __version__, "similar": pairs}
+    told = [{key: value for key, value in result.items() if key != "answers"} for result in results]
+    write_json(output / "grades.json", document | {"results": told})
+    write_pages(output, given.name, results, pairs)
+
+
+def _table(results: list[_Result]) -> str:
+    """grades.csv. The mark at its start is for spreadsheets; what they take for a formula is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["student", "score", "max", "percent", "open points", "days late", "note"])
+    for result in results:
+        percent = 100 * result["score"] / result["max"] if result["max"] else 0
+        note = result["problem"] or "; ".join(result["notes"])
+        row = [result["student"], f"{result['score']:g}", f"{result['max']:g}", f"{percent:.1f}"]
+        row += [f"{sum(part['points'] for part in result['open']):g}", result["days_late"], note]
+        writer.writerow([f"'{cell}" if str(cell)[:1] in tuple("=+-@\t\r") else cell for cell in row])
+    return "\ufeff" + text.getvalue()
