@@ -80,7 +80,7 @@ ATTACKS: dict[str, tuple[str, float, str]] = {
     "reading the gradebook": (_files("'{course}'", "a grade"), 3, ""),
     "reading other submissions": (_files("'{submissions}'", "len(values)"), 3, ""),
     "hidden tests in memory": (
-        "import gc\nneedle = ''.join(['secret', ' kinds'])\nif any(needle in str(o)[:5000] for o in gc.get_objects() if type(o) is dict):\n    "
+        "import gc\nif any('sdnik terces'[::int('-1')] in str(o)[:5000] for o in gc.get_objects() if type(o) is dict):\n    "
         + CHEAT.replace("\n", "\n    "), 3, ""),
     "environment secrets": (
         "import os, glob\nall_of_it = ' '.join(os.environ.values())\n"

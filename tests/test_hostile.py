@@ -129,8 +129,8 @@ def test_a_correct_answer_scores_everything(graded, name):
 
 def test_nothing_was_written_outside_and_nothing_still_runs(graded, course):
     assert not list(course.rglob("pwned"))
-    alive = [p.cmdline() for p in psutil.process_iter() if "visdial_lab.executor" in " ".join(_words(p))]
-    assert not alive
+    ours = f'"cell": {_LIMITS.cell}, "call": {_LIMITS.call}'  # in the executor's command line
+    assert not [words for words in map(_words, psutil.process_iter()) if ours in " ".join(words)]
 
 
 def _words(process):
