@@ -371,6 +371,12 @@ def test_the_gradebook(course, graded, submitted):
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:
         bob = gradebook.find_submission("ps0", "bob")
         assert (bob.score, bob.needs_manual_grade) == (7, False)
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+
+    formgrader = NbGraderAPI(CourseDirectory(root=str(course)))
+    assert formgrader.get_submitted_students("ps0") == formgrader.get_autograded_students("ps0")
+    assert len(formgrader.get_notebook_submissions("ps0", "ps0")) == 3
     shown = json.loads((course / "autograded" / "bob" / "ps0" / "ps0.ipynb").read_text())
     marks = [
         cell["metadata"]["nbgrader"]["grade_id"] for cell in shown["cells"] if "nbgrader" in cell["metadata"]
