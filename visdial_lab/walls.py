@@ -204,7 +204,9 @@ def _bare(program: str, limits: Limits, shown: list[tuple[Path, bool]]) -> list[
     words = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory), "--cpus", "1"]
     words += ["--pids-limit", str(limits.processes), "--ulimit", "nofile=256:256", "--log-driver", "none"]
-    words += ["--ulimit", f"nproc={limits.processes}:{limits.processes}"] if program == "podman" else []
+    if program == "podman":  # the second is for a grader that was killed: nobody removes its containers
+        words += ["--ulimit", f"nproc={limits.processes}:{limits.processes}"]
+        words += ["--timeout", str(int(2 * limits.total) + 300)]
     words += ["--tmpfs", f"/tmp:{size}", "--tmpfs", f"/dev/shm:{size}", "--workdir", "/tmp"]
     for path, is_shown in shown:
         real = os.path.realpath(path)  # an empty image has no links such as /lib → usr/lib
