@@ -215,10 +215,11 @@ def problem_of(rung: str, secret: tuple[Path, ...] = ()) -> str | None:
     """Why a rung cannot be trusted here, or None: the executor is started in it and looks around."""
     if rung == "container" and engine() is None:
         return "neither podman nor docker runs containers here"
-    program = {"bubblewrap": "bwrap", "unshare": "unshare"}.get(rung)
-    if program and shutil.which(program) is None:
-        return f"{program} is not installed"
-    hidden = [str(path) for path in (*secret, Path.home(), course_root(), course_root() / "solutions")]
+    for program in {"bubblewrap": ("bwrap", "setpriv"), "unshare": ("unshare", "setpriv")}.get(rung, ()):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    hidden = {str(path) for path in (*secret, Path.home(), course_root(), course_root() / "solutions")}
+    hidden -= {"/", "/tmp"}  # there inside, but other ones
     allowed = {str(up) for path, is_shown in view() if is_shown for up in (path, *path.parents)}
     with socket.create_server(("127.0.0.1", 0)) as server, Sandbox(rung, Limits()) as box:
         code = _LOOK_AROUND.format(
