@@ -5,9 +5,15 @@ import datetime
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import hostile
+import psutil
 import pytest
 import tiny_problem_set
 
@@ -240,6 +246,33 @@ def test_a_second_run_grades_only_what_changed(graded, submitted, notebook, monk
     assert graded(limits=Limits(cell=21))["ada"]["earned"] == 7 and sorted(ran[1:]) == ["ada", "bob", "cleo"]
     graded(limits=Limits(cell=21), resume=False)
     assert len(ran) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebook, tmp_path, sent):
+    for number in range(6):
+        (submitted / f"slow{number}.ipynb").write_bytes(notebook(GOOD, more="import time; time.sleep(1)"))
+    code = (
+        "from pathlib import Path; from visdial_lab.grading import grade; from visdial_lab.walls import Limits\n"
+        f"grade(Path({str(submitted)!r}), 'ps0', Path({str(tmp_path / 'out')!r}), 2, unsafe=True,"
+        f" solutions=Path({str(course / 'solutions')!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    kept = tmp_path / "out" / "results"
+    while grader.poll() is None and (not kept.is_dir() or len(list(kept.glob("*.json"))) < 4):
+        time.sleep(0.05)
+    inside = psutil.Process(grader.pid).children(recursive=True)
+    grader.send_signal(sent)
+    assert grader.wait(30) != 0
+    assert not psutil.wait_procs(inside, 10)[1], "something still runs"
+    finished = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    subprocess.run(command, env=environment, check=True)
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+    document = json.loads((tmp_path / "out" / "grades.json").read_text())
+    assert [result["earned"] for result in document["results"]] == [7, 3, 0, *[7] * 6]
 
 
 def test_a_damaged_result_is_made_again(graded, tmp_path):

@@ -20,7 +20,7 @@ from visdial_lab.walls import Limits
 
 pytestmark = pytest.mark.slow
 _LIMITS = Limits(
-    cell=3, call=2, total=60, memory=1 << 30, processes=40, output=8 << 20, disk=16 << 20, reply=4 << 20
+    cell=5, call=3, total=60, memory=1 << 30, processes=40, output=8 << 20, disk=16 << 20, reply=4 << 20
 )
 
 
