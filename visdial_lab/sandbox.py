@@ -225,8 +225,8 @@ def problem_of(rung: str, secret: tuple[Path, ...] = ()) -> str | None:
         code = _LOOK_AROUND.format(
             hidden=hidden,
             allowed=allowed,
+            known=set(environment("/tmp")),
             port=server.getsockname()[1],
-            outer=os.getpid(),
             package=str(PACKAGE),
         )
         try:
@@ -260,13 +260,10 @@ def look_around():
         socket.create_connection(("127.0.0.1", {port}), 1).close()
         leaks.append("network")
     except OSError: pass
-    try:
-        os.kill({outer}, 0)
-        if not os.path.exists("/proc/{outer}") or {outer} != os.getpid(): leaks.append("sees processes")
-    except PermissionError: leaks.append("sees processes")
-    except OSError: pass
-    known = {{"VISDIAL_LAB_GRADING", "VISDIAL_LAB_ROOT", "HOME", "PATH"}}
-    if not known <= set(os.environ): leaks.append("environment")
+    if len([name for name in os.listdir("/proc") if name.isdigit()]) > 4: leaks.append("sees processes")
+    with open("/proc/self/environ") as file: entries = file.read().split("\\0")
+    names = {{entry.split("=")[0] for entry in entries}}
+    leaks += ["environment: " + name for name in names - {known!r} if name][:3]
     with open("/tmp/mine", "w") as file: file.write("x")
     return leaks
 """
