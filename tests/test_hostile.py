@@ -151,4 +151,6 @@ def test_pages_are_safe_and_tell_nothing_secret(graded):
         text = page.read_text()
         assert "<script" not in text and "<img" not in text and "BEGIN SOLUTION" not in text
     for page in (graded["output"] / "feedback").glob("*.html"):
-        assert "_means" not in page.read_text()
+        for test in page.read_text().split("<li>")[1:]:
+            if "secret" in test:  # a hidden test
+                assert "LEAK" not in test and "77" not in test and "_means" not in test
