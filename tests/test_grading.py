@@ -229,6 +229,17 @@ def test_scores_and_what_is_written(graded, tmp_path):
     assert 'href="feedback/bob.html"' in index and "hardest first" in index
 
 
+def test_visible_tests_know_nothing_of_hidden_inputs(graded, submitted, notebook, tmp_path):
+    """What a visible test says is shown in full: it runs before any hidden input is there."""
+    spy = "seen = []\n\n\ndef mean(values):\n    seen.append(values)\n    return 0.0"
+    tell = "def rows(matrix, n):\n    raise ValueError(f'seen: {len(seen)}')"
+    (submitted / "eve.ipynb").write_bytes(notebook({"ps0-mean-code": spy, "ps0-rows-code": tell}))
+    tests = graded()["eve"]["tests"]
+    assert [test["name"] for test in tests][:2] == ["small lists", "random lists of secret kinds"]
+    # seen: by the cell that shows the answers, and by the one visible test
+    assert next(test["said"] for test in tests if test["name"] == "two rows").endswith("seen: 2")
+
+
 def test_inputs_differ_between_students_and_stay_the_same_for_one(graded, monkeypatch):
     seeds, real = [], scoring.draw
     monkeypatch.setattr(scoring, "draw", lambda test, seed: seeds.append(seed) or real(test, seed))

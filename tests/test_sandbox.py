@@ -73,6 +73,29 @@ def test_stopping(box, code, words):
         run(box, code, 20 if "print" in code else 1)
 
 
+_WATCH = """
+import threading, time
+gaps = [0.0]
+def watch():
+    last = time.monotonic()
+    while True:
+        time.sleep(0.01)
+        gaps.append(time.monotonic() - last)
+        last += gaps[-1]
+threading.Thread(target=watch, daemon=True).start()
+def longest():
+    time.sleep(0.2)  # let it look at the clock
+    return max(gaps)
+"""
+
+
+def test_a_frozen_sandbox_stands_still(box):
+    run(box, _WATCH)
+    with box.frozen():
+        time.sleep(1.5)
+    assert result(box, "longest") > 1.2
+
+
 def test_nothing_outlives_the_sandbox(box):
     run(
         box,
