@@ -54,6 +54,8 @@ def _limit(limits: dict[str, Any]) -> None:
         ("RLIMIT_NOFILE", 256),
         ("RLIMIT_CORE", 0),
     ):
+        if value is None:
+            continue
         kind = getattr(resource, name)
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

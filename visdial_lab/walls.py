@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import random
+import resource
 import shlex
 import shutil
 import subprocess
@@ -42,7 +43,9 @@ class Limits:
 
 def command(rung: str, limits: Limits, name: str, folder: str) -> list[str]:
     """The command line that starts the executor on a rung."""
-    executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(dataclasses.asdict(limits))]
+    # A container counts its own processes; the kernel would count those of all containers of one user.
+    within = dataclasses.asdict(limits) | ({"processes": None} if rung == "container" else {})
+    executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(within)]
     if rung == PLAIN:
         return executor
     inner = [
@@ -204,9 +207,10 @@ def _bare(program: str, limits: Limits, shown: list[tuple[Path, bool]]) -> list[
     words = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory), "--cpus", "1"]
     words += ["--pids-limit", str(limits.processes), "--ulimit", "nofile=256:256", "--log-driver", "none"]
-    if program == "podman":  # the second is for a grader that was killed: nobody removes its containers
-        words += ["--ulimit", f"nproc={limits.processes}:{limits.processes}"]
-        words += ["--timeout", str(int(2 * limits.total) + 300)]
+    if program == "podman":
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]  # its own default may be more than is allowed
+        words += ["--ulimit", f"nproc={most}:{most}"]
+        words += ["--timeout", str(int(2 * limits.total) + 300)]  # if the grader was killed
     words += ["--tmpfs", f"/tmp:{size}", "--tmpfs", f"/dev/shm:{size}", "--workdir", "/tmp"]
     for path, is_shown in shown:
         real = os.path.realpath(path)  # an empty image has no links such as /lib → usr/lib
