@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import random
-import resource
 import shlex
 import shutil
 import subprocess
@@ -208,7 +207,8 @@ def _bare(program: str, limits: Limits, shown: list[tuple[Path, bool]]) -> list[
     words += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory), "--cpus", "1"]
     words += ["--pids-limit", str(limits.processes), "--ulimit", "nofile=256:256", "--log-driver", "none"]
     if program == "podman":
-        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]  # its own default may be more than is allowed
+        # Its own default may be more than is allowed. Root's containers have a user each to be counted for.
+        most = limits.processes if os.geteuid() == 0 else 4096
         words += ["--ulimit", f"nproc={most}:{most}"]
         words += ["--timeout", str(int(2 * limits.total) + 300)]  # if the grader was killed
     words += ["--tmpfs", f"/tmp:{size}", "--tmpfs", f"/dev/shm:{size}", "--workdir", "/tmp"]
