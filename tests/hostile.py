@@ -80,7 +80,7 @@ ATTACKS: dict[str, tuple[str, float, str]] = {
     "reading the gradebook": (_files("'{course}'", "a grade"), 3, ""),
     "reading other submissions": (_files("'{submissions}'", "len(values)"), 3, ""),
     "hidden tests in memory": (
-        "import gc\nneedle = ''.join(['secret', ' kinds'])\nif any(needle in str(o)[:5000] for o in gc.get_objects() if type(o) is dict):\n    "
+        "import gc\nif any('sdnik terces'[::int('-1')] in str(o)[:5000] for o in gc.get_objects() if type(o) is dict):\n    "
         + CHEAT.replace("\n", "\n    "), 3, ""),
     "environment secrets": (
         "import os, glob\nall_of_it = ' '.join(os.environ.values())\n"
@@ -155,6 +155,10 @@ ATTACKS: dict[str, tuple[str, float, str]] = {
         "import threading, os\nthreading.Timer(1, lambda: os._exit(0)).start()\ndef mean(values): return 99.0",
         3, ""),
     "closing every file": ("import os\nos.closerange(0, 100)\n" + GOOD, 3, "ended the process"),
+    "inputs carried out by a name": (
+        "def mean(values): raise type('LEAK' + repr(values)[:80], (Exception,), {})()", 3, "an exception of its own"),
+    "inputs carried out by an exit code": (
+        "import os\ndef mean(values): os._exit(77)", 3, "ended the process"),
     "script in a message": (
         "def mean(values): raise ValueError('<script>alert(1)</script>')\n"
         "raise KeyError('<img src=x onerror=alert(1)>')", 3, "KeyError"),

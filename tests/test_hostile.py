@@ -3,6 +3,7 @@
 None gains a point, none harms another's grade, none escapes, each gets a readable verdict.
 """
 
+import functools
 import json
 import socket
 import threading
@@ -19,7 +20,7 @@ from visdial_lab.walls import Limits
 
 pytestmark = pytest.mark.slow
 _LIMITS = Limits(
-    cell=3, call=2, total=60, memory=1 << 30, processes=40, output=8 << 20, disk=16 << 20, reply=4 << 20
+    cell=5, call=3, total=60, memory=1 << 30, processes=40, output=8 << 20, disk=16 << 20, reply=4 << 20
 )
 
 
@@ -35,7 +36,12 @@ def course(tmp_path_factory):
     return folder
 
 
-_FIRST = next((rung for rung in ("bubblewrap", "unshare", "container") if problem_of(rung) is None), None)
+@functools.cache
+def first_rung():
+    """Where everything is tried: the fastest rung there is."""
+    return next((rung for rung in ("bubblewrap", "unshare", "container") if problem_of(rung) is None), None)
+
+
 # Attacks that the wall itself stops, or that count processes and bytes: tried on every rung.
 _WALL = (
     "fork",
@@ -56,7 +62,7 @@ def _attacks(rung):
     return {
         name: attack
         for name, attack in hostile.ATTACKS.items()
-        if rung == _FIRST or any(word in name for word in _WALL)
+        if rung == first_rung() or any(word in name for word in _WALL)
     }
 
 
@@ -110,7 +116,7 @@ def graded(request, course, tmp_path_factory):
 def test_an_attack_gains_nothing(graded, name):
     _, score, words = hostile.ATTACKS[name]
     if name not in _attacks(graded["rung"]):
-        pytest.skip(f"tried on {_FIRST}: no matter of the wall")
+        pytest.skip(f"tried on {first_rung()}: no matter of the wall")
     result = graded[name]
     assert result["problem"] is None, result["problem"]
     assert result["earned"] == score, result
@@ -129,8 +135,8 @@ def test_a_correct_answer_scores_everything(graded, name):
 
 def test_nothing_was_written_outside_and_nothing_still_runs(graded, course):
     assert not list(course.rglob("pwned"))
-    alive = [p.cmdline() for p in psutil.process_iter() if "visdial_lab.executor" in " ".join(_words(p))]
-    assert not alive
+    ours = f'"cell": {_LIMITS.cell}, "call": {_LIMITS.call}'  # in the executor's command line
+    assert not [words for words in map(_words, psutil.process_iter()) if ours in " ".join(words)]
 
 
 def _words(process):
@@ -145,4 +151,6 @@ def test_pages_are_safe_and_tell_nothing_secret(graded):
         text = page.read_text()
         assert "<script" not in text and "<img" not in text and "BEGIN SOLUTION" not in text
     for page in (graded["output"] / "feedback").glob("*.html"):
-        assert "_means" not in page.read_text()
+        for test in page.read_text().split("<li>")[1:]:
+            if "secret" in test:  # a hidden test
+                assert "LEAK" not in test and "77" not in test and "_means" not in test

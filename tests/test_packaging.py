@@ -27,7 +27,7 @@ def test_constraints_lie_in_the_ranges():
     for name, specifier in RANGES.items():
         assert name in exact, f"{name} is not in constraints.txt"
         assert specifier.contains(exact[name]), f"{name}=={exact[name]} is outside {specifier}"
-    for requirement in EXTRAS["test"]:
+    for requirement in EXTRAS["test"] + EXTRAS["instructor"]:
         assert requirement.specifier.contains(exact[canonicalize_name(requirement.name)])
 
 

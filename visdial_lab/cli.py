@@ -36,7 +36,6 @@ app = typer.Typer(
 )
 generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
 app.add_typer(generate, name="generate")
-cli_grading.add_commands(app)
 
 ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (
@@ -388,3 +387,6 @@ def doctor() -> None:
             print(f"       → {advice}")
     if any(good is False for _, good, _, _ in checks):
         raise typer.Exit(1)
+
+
+cli_grading.add_commands(app)

@@ -28,8 +28,11 @@ def import_results(
     """
     try:
         from nbgrader.api import Gradebook, MissingEntry
+        from nbgrader.apps import NbGraderAPI
+        from nbgrader.coursedir import CourseDirectory
     except ImportError:
         raise UserError("the gradebook needs nbgrader: pip install 'visdial-lab[instructor]'") from None
+    files = NbGraderAPI(CourseDirectory(root=str(course)))
     done = 0
     with (
         warnings.catch_warnings(),
@@ -44,9 +47,15 @@ def import_results(
             student = result["file"]  # a name without a slash: it becomes a folder
             gradebook.update_or_create_student(student)
             try:
-                gradebook.find_submission(given.name, student)
+                submission = gradebook.find_submission(given.name, student)
             except MissingEntry:
-                gradebook.add_submission(given.name, student)
+                submission = gradebook.add_submission(given.name, student)
+            handed_in = course / "submitted" / student / given.name
+            if not handed_in.exists():  # formgrader lists only whose work lies there
+                write_text(
+                    handed_in / f"{given.name}.ipynb", notebooks[result["student"]].decode("utf-8-sig")
+                )
+            submission.timestamp = files.get_submitted_timestamp(given.name, student)
             for exercise in given.exercises:
                 name = exercise.replace(".", "-")
                 grade = gradebook.find_grade(name, given.name, given.name, student)

@@ -9,6 +9,8 @@ import json
 import logging
 import shutil
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +111,25 @@ def prove(given: ProblemSet, rung: str, limits: Limits | None = None) -> list[st
         cases.append(
             (f"mutant “{mutant.name}”", with_answers(given, {mutant.exercise: mutant.code}), mutant.points)
         )
+    own, opened = threading.local(), []
+
+    def results_of(cells: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        if not hasattr(own, "reference"):
+            own.reference = reference_session(with_answers(given), rung, limits)
+            opened.append(own.reference)
+        with Session(cells, rung, limits) as session:
+            return score(given, session, own.reference, "proof")
+
+    with ThreadPoolExecutor(2) as pool:
+        scored = list(pool.map(results_of, [cells for _, cells, _ in cases]))
+    for reference in opened:
+        reference.cancel()
     problems = []
-    with reference_session(with_answers(given), rung, limits) as reference:
-        for name, cells, points in cases:
-            with Session(cells, rung, limits) as session:
-                results = score(given, session, reference, "proof")
-            got = sum(result["earned"] for result in results)
-            if got != points:
-                lost = [f"{r['exercise']} “{r['name']}”: {r['detail']}" for r in results if r["detail"]]
-                problems.append(f"{name} scores {got:g}, not {points:g} ({'; '.join(lost[:3])})")
+    for (name, _, points), results in zip(cases, scored, strict=True):
+        got = sum(result["earned"] for result in results)
+        if got != points:
+            lost = [f"{r['exercise']} “{r['name']}”: {r['detail']}" for r in results if r["detail"]]
+            problems.append(f"{name} scores {got:g}, not {points:g} ({'; '.join(lost[:3])})")
     return problems
 
 

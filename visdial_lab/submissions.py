@@ -40,7 +40,7 @@ class Submission:
     def file_name(self) -> str:
         """The student's name as a file name; two names never share one."""
         safe = re.sub(r"[^\w.@-]+", "_", self.student).strip("._")[:60]
-        if safe == self.student:
+        if safe and safe == self.student:
             return safe
         return f"{safe or 'student'}-{hashlib.sha256(self.student.encode()).hexdigest()[:6]}"
 

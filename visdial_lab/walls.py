@@ -42,7 +42,9 @@ class Limits:
 
 def command(rung: str, limits: Limits, name: str, folder: str) -> list[str]:
     """The command line that starts the executor on a rung."""
-    executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(dataclasses.asdict(limits))]
+    # A container counts its own processes; the kernel would count those of all containers of one user.
+    within = dataclasses.asdict(limits) | ({"processes": None} if rung == "container" else {})
+    executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(within)]
     if rung == PLAIN:
         return executor
     inner = [
@@ -55,7 +57,7 @@ def command(rung: str, limits: Limits, name: str, folder: str) -> list[str]:
         return _container(limits, name, folder) + inner
     # As root the executor gets a user id that nobody has, so that the limit on processes counts its own only.
     user = random.randrange(2**20, 2**30)
-    drop = ["setpriv", "--no-new-privs"]
+    drop = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
     if os.geteuid() == 0:
         drop += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     if os.geteuid() == 0 or rung == "unshare":  # bubblewrap has done it for other users
@@ -160,12 +162,26 @@ def _unshare(limits: Limits, folder: str) -> list[str]:
         bind(Path("/dev") / device, read_only=False)
     lines += [
         f"mkdir dev/shm; mount -t tmpfs -o mode=1777,nosuid,nodev,size={limits.disk} tmpfs dev/shm",
+        "mkdir dev/pts; mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts; ln -s pts/ptmx dev/ptmx",
         "mount -t proc -o nosuid,nodev,noexec proc proc",
-        "mount -o remount,ro .",
+        "mount -o remount,bind,ro,nosuid,nodev .",
         "pivot_root . .; umount -l .; cd /tmp",
         'exec "$@"',
     ]
-    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
+    # each dies with its parent: the grader, unshare, the first process inside
+    words = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--net",
+        "--ipc",
+        "--uts",
+    ]
     if os.geteuid() != 0:
         words += ["--user", "--map-root-user"]
     return [*words, "sh", "-c", "\n".join(lines), "sh", folder]
@@ -190,7 +206,11 @@ def _bare(program: str, limits: Limits, shown: list[tuple[Path, bool]]) -> list[
     words = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory), "--cpus", "1"]
     words += ["--pids-limit", str(limits.processes), "--ulimit", "nofile=256:256", "--log-driver", "none"]
-    words += ["--ulimit", f"nproc={limits.processes}:{limits.processes}"] if program == "podman" else []
+    if program == "podman":
+        # Its own default may be more than is allowed. Root's containers have a user each to be counted for.
+        most = limits.processes if os.geteuid() == 0 else 4096
+        words += ["--ulimit", f"nproc={most}:{most}"]
+        words += ["--timeout", str(int(2 * limits.total) + 300)]  # if the grader was killed
     words += ["--tmpfs", f"/tmp:{size}", "--tmpfs", f"/dev/shm:{size}", "--workdir", "/tmp"]
     for path, is_shown in shown:
         real = os.path.realpath(path)  # an empty image has no links such as /lib → usr/lib
@@ -212,6 +232,10 @@ def _image(program: str, empty: str) -> list[str]:
 def _container(limits: Limits, name: str, folder: str) -> list[str]:
     program = engine() or ()
     os.chmod(folder, 0o755)  # it becomes the root folder of someone else
-    user = random.randrange(2**16, 2**20) if os.geteuid() == 0 else os.getuid()
-    words = [*program, "run", "--rm", "--interactive", "--name", name, "--user", f"{user}:{user}"]
+    words = [*program, "run", "--rm", "--interactive", "--name", name]
+    if os.geteuid() == 0:
+        user = random.randrange(2**16, 2**20)
+        words += ["--user", f"{user}:{user}"]
+    elif program[0] == "docker":  # podman without root maps its own root to this user
+        words += ["--user", f"{os.getuid()}:{os.getgid()}"]
     return [*words, *_bare(program[0], limits, view()), *_image(program[0], folder)]

@@ -1,0 +1,446 @@
+"""Submissions from every source, grading end to end, what is written, what a second run costs."""
+
+import csv
+import datetime
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import hostile
+import psutil
+import pytest
+import tiny_problem_set
+
+from visdial_lab import grading, scoring
+from visdial_lab.cli import main
+from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.grading import Lateness, grade
+from visdial_lab.release import release
+from visdial_lab.sandbox import choose
+from visdial_lab.similarity import similar_pairs
+from visdial_lab.submissions import MAX_BYTES, Submission, cells_of, collect
+from visdial_lab.walls import Limits
+
+# ruff: noqa: E501
+
+GOOD = {"ps0-mean-code": hostile.GOOD, "ps0-rows-code": hostile.ROWS}
+HALF = {"ps0-mean-code": "def mean(values):\n    return sum(values) / len(values)", "ps0-rows-code": "1 / 0"}
+LIMITS = Limits(cell=20, call=5, memory=1 << 30)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("course")
+    release("ps0", folder / "assignments", tiny_problem_set.build(folder))
+    return folder
+
+
+@pytest.fixture
+def notebook(course):
+    """notebook(answers) → the bytes of a student's notebook."""
+    return lambda answers=None, **more: json.dumps(
+        tiny_problem_set.submission(course / "assignments" / "ps0", answers, **more)
+    ).encode()
+
+
+@pytest.fixture
+def submitted(tmp_path, notebook):
+    folder = tmp_path / "submitted"
+    folder.mkdir()
+    (folder / "ada.ipynb").write_bytes(notebook(GOOD))
+    (folder / "bob.ipynb").write_bytes(notebook(HALF))
+    (folder / "cleo.ipynb").write_bytes(notebook())
+    return folder
+
+
+@pytest.fixture
+def graded(course, submitted, tmp_path):
+    """graded(**options) → {student: result}."""
+
+    def run(**options):
+        options = {"rung": None, "unsafe": True, "limits": LIMITS} | options
+        results = grade(submitted, "ps0", tmp_path / "out", solutions=course / "solutions", **options)
+        return {result["student"]: result for result in results}
+
+    return run
+
+
+# ---- collecting
+
+
+def names_of(entries):
+    return {entry.student: entry.problem for entry in entries}
+
+
+def test_a_folder_of_notebooks_and_of_folders(tmp_path, notebook):
+    for path in (
+        *("ada.ipynb", "ps0_bob.ipynb", "cleo_ps0.ipynb", "dan/ps0/ps0.ipynb", "eve/other.ipynb"),
+        *("eve/my ps0 final.ipynb", "fay+ps0+2026-10-01 10:00:00 UTC+abc/ps0.ipynb", "gil+ps1+x/ps1.ipynb"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"other" if "other" in path else notebook())
+    (tmp_path / "hal").mkdir()
+    (tmp_path / ".hidden.ipynb").touch()
+    (tmp_path / "notes.txt").touch()
+    found = {entry.student: entry for entry in collect(tmp_path, "ps0")}
+    assert list(found) == ["ada", "bob", "cleo", "dan", "eve", "fay", "hal"]
+    assert found["eve"].data == notebook() and found["hal"].problem == "no notebook was handed in"
+
+
+def test_when_it_was_handed_in(tmp_path, notebook):
+    (tmp_path / "ada" / "ps0").mkdir(parents=True)
+    (tmp_path / "ada" / "ps0" / "ps0.ipynb").write_bytes(notebook())
+    (tmp_path / "ada" / "ps0" / "timestamp.txt").write_text("2026-10-01 12:30:00.000001 UTC\n")
+    assert collect(tmp_path, "ps0")[0].handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
+
+
+@pytest.mark.parametrize(
+    ("member", "student"),
+    [
+        ("Ada Example_123_assignsubmission_file_/ps0.ipynb", "Ada Example"),
+        ("exampleada_123_4567_ps0-2.ipynb", "exampleada"),
+        ("exampleada_LATE_123_4567_ps0.ipynb", "exampleada"),
+        ("submitted/ada/ps0/ps0.ipynb", "ada"),
+        ("ada/ps0.ipynb", "ada"),
+        ("ada.ipynb", "ada"),
+    ],
+)
+def test_a_platforms_zip(tmp_path, notebook, member, student):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr(member, notebook())
+        archive.writestr("__MACOSX/x.ipynb", b"")
+    assert names_of(collect(tmp_path / "all.zip", "ps0")) == {student: None}
+
+
+@pytest.mark.parametrize(
+    "member", ["../../ada.ipynb", "/etc/ada.ipynb", "x\\..\\..\\ada.ipynb", "C:/ada.ipynb"]
+)
+def test_a_zip_that_points_outside(tmp_path, notebook, member):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr(member, notebook())
+        archive.writestr("bob/ps0.ipynb", notebook())
+    before = sorted(tmp_path.rglob("*"))
+    found = names_of(collect(tmp_path / "all.zip", "ps0"))
+    assert "outside the zip" in found["ada"] and found["bob"] is None
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was unpacked
+
+
+def test_a_students_own_zip_speaks_for_nobody_else(tmp_path, notebook):
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w") as archive:
+        archive.writestr("ada.ipynb", b"{}")
+        archive.writestr("../ada.ipynb", b"{}")
+    (tmp_path / "ada.ipynb").write_bytes(notebook())
+    found = {entry.student: entry for entry in collect(tmp_path, "ps0")}
+    assert set(found) == {"ada", "eve"} and found["ada"].data == notebook()
+
+
+def test_links_pipes_and_big_files(tmp_path, course, notebook):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "ada.ipynb").symlink_to(course / "solutions" / "ps0" / "ps0.ipynb")
+    (tmp_path / "s" / "bob").symlink_to(course / "solutions" / "ps0")
+    os.mkfifo(tmp_path / "s" / "cleo.ipynb")
+    with (tmp_path / "s" / "dan.ipynb").open("wb") as file:
+        file.truncate(100 << 20)
+    (tmp_path / "s" / "eve").mkdir()
+    (tmp_path / "s" / "eve" / "ps0.ipynb").symlink_to("/etc/passwd")
+    with zipfile.ZipFile(tmp_path / "s" / "fay.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ps0.ipynb", bytes(MAX_BYTES + 1))  # a bomb: small here, large inside
+    (tmp_path / "s" / "gil.zip").write_bytes(b"PK\x03\x04 no zip")
+    found = names_of(collect(tmp_path / "s", "ps0"))
+    assert all("link" in found[name] for name in ("ada", "bob", "eve"))
+    assert found["cleo"] == "is not a file" and "zip" in found["gil"]
+    assert "larger than 20 MB" in found["dan"] and "larger than 20 MB" in found["fay"]
+
+
+def test_the_latest_readable_submission_counts(tmp_path, notebook):
+    for number, (name, data) in enumerate({"a": b"1", "b": b"2"}.items()):
+        path = tmp_path / f"ada+ps0+2026-10-0{number + 1} 10:00:00 UTC+{name}" / "ps0.ipynb"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        os.utime(path, (number, number))
+    entry = collect(tmp_path, "ps0")[0]
+    assert entry.data == b"2" and "more than once" in entry.notes[0]
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UserError, match="no submissions for ps0"):
+        collect(tmp_path, "ps0")
+    with pytest.raises(UserError, match="submissions not found"):
+        collect(tmp_path / "x", "ps0")
+
+
+def test_names_of_students_are_safe_as_file_names():
+    names = ["ada", "../../etc", "a/b", "a_b", "a b", "", "ä" * 300, "con\0", "<script>"]
+    files = [Submission(name).file_name for name in names]
+    assert len(set(files)) == len(files)
+    assert all("/" not in file and not file.startswith(".") and 0 < len(file) < 80 for file in files)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"cells": 1}', b'{"cells": [1]}', b'{"worksheets": []}'),
+        *(b'{"cells": [{"source": 5}]}', b'{"cells": [{"source": [1]}]}', b"[" * 200_000, b"1" * 10_000),
+    ],
+)
+def test_what_is_no_notebook_is_said(data):
+    with pytest.raises(UserError, match="is not a notebook"):
+        cells_of(data)
+
+
+def test_odd_marks_are_no_marks():
+    odd = [
+        {"source": "x", "metadata": m}
+        for m in (None, 5, {"nbgrader": 3}, {"nbgrader": {"grade_id": [1]}}, {})
+    ]
+    assert [cell["id"] for cell in cells_of(json.dumps({"cells": odd}).encode())] == [None] * 5
+
+
+# ---- grading
+
+
+def test_scores_and_what_is_written(graded, tmp_path):
+    results = graded()
+    assert {name: result["earned"] for name, result in results.items()} == {"ada": 7, "bob": 3, "cleo": 0}
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text("utf-8-sig"))))
+    assert [(row["student"], row["score"], row["max"], row["percent"]) for row in rows] == [
+        *(("ada", "7", "7", "100.0"), ("bob", "3", "7", "42.9"), ("cleo", "0", "7", "0.0"))
+    ]
+    document = json.loads((tmp_path / "out" / "grades.json").read_text())
+    assert document["assignment"] == "ps0" and len(document["results"]) == 3
+    page = (tmp_path / "out" / "feedback" / "bob.html").read_text()
+    for words in (
+        "an empty list of secrets",
+        "the edge of a definition",
+        "raised ZeroDivisionError",
+        "3</b>",
+    ):
+        assert words in page
+    for secret in ("lambda", "_means", "ada", "cleo", "asarray"):
+        assert secret not in page
+    assert len(page) < 20_000
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert 'href="feedback/bob.html"' in index and "hardest first" in index
+
+
+def test_visible_tests_know_nothing_of_hidden_inputs(graded, submitted, notebook, tmp_path):
+    """What a visible test says is shown in full: it runs before any hidden input is there."""
+    spy = "seen = []\n\n\ndef mean(values):\n    seen.append(values)\n    return 0.0"
+    tell = "def rows(matrix, n):\n    raise ValueError(f'seen: {len(seen)}')"
+    (submitted / "eve.ipynb").write_bytes(notebook({"ps0-mean-code": spy, "ps0-rows-code": tell}))
+    tests = graded()["eve"]["tests"]
+    assert [test["name"] for test in tests][:2] == ["small lists", "random lists of secret kinds"]
+    # seen: by the cell that shows the answers, and by the one visible test
+    assert next(test["said"] for test in tests if test["name"] == "two rows").endswith("seen: 2")
+
+
+def test_inputs_differ_between_students_and_stay_the_same_for_one(graded, monkeypatch):
+    seeds, real = [], scoring.draw
+    monkeypatch.setattr(scoring, "draw", lambda test, seed: seeds.append(seed) or real(test, seed))
+    graded()
+    assert set(seeds) == {"visible", "ps0 ada", "ps0 bob", "ps0 cleo"}
+
+
+def test_a_second_run_grades_only_what_changed(graded, submitted, notebook, monkeypatch):
+    first, ran, real = graded(jobs=2), [], grading.grade_one
+    monkeypatch.setattr(grading, "grade_one", lambda given, entry, *rest: ran.append(entry.student)
+                        or real(given, entry, *rest))  # fmt: skip
+    assert graded() == first and ran == []
+    (submitted / "cleo.ipynb").write_bytes(notebook(GOOD))
+    assert graded()["cleo"]["earned"] == 7 and ran == ["cleo"]
+    assert graded(limits=Limits(cell=21))["ada"]["earned"] == 7 and sorted(ran[1:]) == ["ada", "bob", "cleo"]
+    graded(limits=Limits(cell=21), resume=False)
+    assert len(ran) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebook, tmp_path, sent):
+    for number in range(6):
+        (submitted / f"slow{number}.ipynb").write_bytes(notebook(GOOD, more="import time; time.sleep(1)"))
+    code = (
+        "from pathlib import Path; from visdial_lab.grading import grade; from visdial_lab.walls import Limits\n"
+        f"grade(Path({str(submitted)!r}), 'ps0', Path({str(tmp_path / 'out')!r}), 2, unsafe=True,"
+        f" solutions=Path({str(course / 'solutions')!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    kept = tmp_path / "out" / "results"
+    while grader.poll() is None and (not kept.is_dir() or len(list(kept.glob("*.json"))) < 4):
+        time.sleep(0.05)
+    inside = psutil.Process(grader.pid).children(recursive=True)
+    grader.send_signal(sent)
+    assert grader.wait(30) != 0
+    assert not psutil.wait_procs(inside, 10)[1], "something still runs"
+    finished = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    subprocess.run(command, env=environment, check=True)
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
+    document = json.loads((tmp_path / "out" / "grades.json").read_text())
+    assert [result["earned"] for result in document["results"]] == [7, 3, 0, *[7] * 6]
+
+
+def test_a_damaged_result_is_made_again(graded, tmp_path):
+    graded()
+    (tmp_path / "out" / "results" / "ada.json").write_text('{"made_from"')
+    assert graded()["ada"]["earned"] == 7
+
+
+def test_a_broken_submission_has_a_verdict_and_harms_nobody(graded, submitted, tmp_path):
+    (submitted / "dan.ipynb").write_text("{nope")
+    (submitted / "eve.ipynb").symlink_to("/etc/passwd")
+    (submitted / "=1+1.ipynb").write_text(json.dumps({"cells": []}))
+    results = graded()
+    assert results["ada"]["earned"] == 7
+    assert "not valid JSON" in results["dan"]["problem"] and "link" in results["eve"]["problem"]
+    assert "The submission is a link" in (tmp_path / "out" / "feedback" / "eve.html").read_text()
+    assert "\n'=1+1," in (tmp_path / "out" / "grades.csv").read_text()
+    assert "the answer cell of ps0.mean is missing" in results["=1+1"]["notes"]
+
+
+def test_late_days(graded):
+    due = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=60)  # two and a half days
+    result = graded(lateness=Lateness(due, free_days=1, penalty=10))["ada"]
+    assert (result["days_late"], result["earned"], result["score"]) == (3, 7, 5.6)
+    later = graded(lateness=Lateness())["ada"]  # nothing runs again
+    assert (later["days_late"], later["score"]) == (0, 7)
+
+
+def test_the_machines_fault_is_not_the_students(graded, monkeypatch, tmp_path):
+    real = grading.score
+
+    def fail(given, student, reference, seed):
+        if "bob" in seed:
+            raise WorkFailed("the sandbox does not start")
+        return real(given, student, reference, seed)
+
+    monkeypatch.setattr(grading, "score", fail)
+    assert "could not be graded" in graded()["bob"]["problem"]
+    assert not (tmp_path / "out" / "results" / "bob.json").exists()
+    monkeypatch.setattr(grading, "score", real)
+    assert graded()["bob"]["earned"] == 3
+
+
+def test_a_reference_that_fails_ends_everything(course, submitted, tmp_path):
+    solutions = tiny_problem_set.build(tmp_path / "other")
+    path = solutions / "ps0" / "ps0.ipynb"
+    path.write_text(path.read_text().replace("print(mean", "1 / 0; print(mean"))
+    with pytest.raises(WorkFailed, match="the reference solution fails in cell ps0-show"):
+        grade(submitted, "ps0", tmp_path / "out", unsafe=True, solutions=solutions)
+
+
+def test_a_measured_speed_up(tmp_path):
+    """An answer must beat the reference's slow function; a cache of results gains nothing."""
+    solutions = tiny_problem_set.build(tmp_path)
+    path = solutions / "ps0" / "ps0.ipynb"
+    path.write_text(path.read_text().replace("def twice(x):", "import time\\n\\ndef slow(v):\\n    time.sleep(0.05)"
+                                             "\\n    return float(np.mean(v))\\n\\n\\ndef twice(x):"))  # fmt: skip
+    hidden = solutions / "ps0" / "hidden.py"
+    text = hidden.read_text().replace('count", 2, _means', 'count", 2, _means, faster_than="slow", by=3.0')
+    hidden.write_text(text)
+    release("ps0", tmp_path / "assignments", solutions)
+    submitted = tmp_path / "submitted"
+    submitted.mkdir()
+    fast, slow = hostile.GOOD, "def mean(values):\n    return slow(values) if values else 0.0"
+    for name, code in {"fast": fast, "slow": slow, "caching": f"import functools\n{slow}"}.items():
+        made = tiny_problem_set.submission(tmp_path / "assignments" / "ps0", GOOD | {"ps0-mean-code": code})
+        (submitted / f"{name}.ipynb").write_text(json.dumps(made))
+    results = grade(submitted, "ps0", tmp_path / "out", unsafe=True, solutions=solutions)
+    assert {result["student"]: result["earned"] for result in results} == {"caching": 5, "fast": 7, "slow": 5}
+    said = next(r for r in results if r["student"] == "slow")["tests"][1]["said"]
+    assert "times as fast as slow; asked for 3" in said
+
+
+def test_without_a_sandbox_nothing_runs(graded, monkeypatch):
+    monkeypatch.setattr(grading, "choose", lambda rung, unsafe, secret: choose("unshare") and None)
+    monkeypatch.setattr("visdial_lab.sandbox.problem_of", lambda rung, secret=(): "not here")
+    with pytest.raises(UserError, match="no sandbox works here"):
+        graded(unsafe=False)
+
+
+# ---- alike
+
+
+PAIR = "def mean(values):\n    total = 0\n    for position in range(len(values)):\n" \
+       "        total = total + values[position]\n    if len(values) == 0:\n        return 0.0\n" \
+       "    result = total / len(values)\n    return result\n"  # fmt: skip
+OWN = "def mean(numbers):\n    import functools, operator\n    if numbers == []: return float(0)\n" \
+      "    added = functools.reduce(operator.add, numbers, 0.0)\n    return added * (1 / len(numbers)) + 0 * added\n"  # fmt: skip
+
+
+def test_a_copy_with_other_names_is_found_and_others_are_not():
+    answers = {
+        "ada": {"ps0.mean": PAIR},
+        "bob": {"ps0.mean": "# all my own work\n" + PAIR.replace("total", "s").replace("position", "k")},
+        "cleo": {"ps0.mean": OWN},
+    }
+    pairs = similar_pairs(answers, {"ps0.mean": [hostile.GOOD]})
+    assert [pair["students"] for pair in pairs] == [["ada", "bob"]]
+    assert pairs[0]["share"] > 0.9 and pairs[0]["exercises"] == ["ps0.mean"]
+
+
+def test_what_the_reference_or_many_have_is_no_sign():
+    answers = {name: {"ps0.mean": PAIR} for name in "abcdefgh"}
+    assert similar_pairs(answers, {"ps0.mean": []}) == []
+    assert similar_pairs({n: {"ps0.mean": PAIR} for n in "ab"}, {"ps0.mean": [PAIR]}) == []
+    assert similar_pairs({n: {"ps0.mean": "def ((( '''"} for n in "ab"}, {"ps0.mean": []}) == []
+
+
+# ---- nbgrader and the command line
+
+
+@pytest.mark.slow
+def test_the_gradebook(course, graded, submitted):
+    from nbgrader.api import Gradebook
+
+    from visdial_lab.gradebook import import_results
+    from visdial_lab.problem_sets import load
+
+    given = load("ps0", course / "solutions")
+    (submitted / "dan.ipynb").write_text("{nope")
+    results, notebooks = list(graded().values()), {e.student: e.data for e in collect(submitted, "ps0")}
+    assert import_results(given, results, notebooks, course) == 3
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:
+        bob = gradebook.find_submission("ps0", "bob")
+        assert (bob.score, bob.max_score, bob.needs_manual_grade) == (3, 12, True)
+        gradebook.find_grade("ps0-open", "ps0", "ps0", "bob").manual_score = 4
+        gradebook.db.commit()
+    assert import_results(given, results, notebooks, course) == 3  # again: the mark by hand stays
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:
+        bob = gradebook.find_submission("ps0", "bob")
+        assert (bob.score, bob.needs_manual_grade) == (7, False)
+    from nbgrader.apps import NbGraderAPI
+    from nbgrader.coursedir import CourseDirectory
+
+    formgrader = NbGraderAPI(CourseDirectory(root=str(course)))
+    assert formgrader.get_submitted_students("ps0") == formgrader.get_autograded_students("ps0")
+    assert len(formgrader.get_notebook_submissions("ps0", "ps0")) == 3
+    shown = json.loads((course / "autograded" / "bob" / "ps0" / "ps0.ipynb").read_text())
+    marks = [
+        cell["metadata"]["nbgrader"]["grade_id"] for cell in shown["cells"] if "nbgrader" in cell["metadata"]
+    ]
+    assert "ps0-open" in marks and len(set(marks)) == len(marks)
+
+
+def test_the_commands(course, submitted, tmp_path, monkeypatch, capsys):
+    real = grading.load
+    monkeypatch.setattr(grading, "load", lambda name, _: real(name, course / "solutions"))
+    words = ["grade", submitted, "--assignment", "ps0", "--output", tmp_path / "out", "-j", "2", "--unsafe"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and "3 submissions, mean 3.33 of 7" in said.out and "3 of 3" in said.err
+    for words, message in (
+        (["grade", str(submitted), "--assignment", "ps0", "--due", "soon"], "--due 'soon' is no time"),
+        (["grade", str(tmp_path / "x"), "--assignment", "ps0"], "submissions not found"),
+        (["release", "ps99"], "no problem set 'ps99'"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
