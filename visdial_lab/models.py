@@ -1,6 +1,8 @@
 """Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +58,12 @@ def load_model(
     incomplete.
     """
     silence()
-    folder = base = _locate(path_or_name)
+    folder = _locate(path_or_name)
+    base = _base_of(folder)
     device = device or pick_device()
-    adapted = _is_adapter(folder)
-    if adapted:
-        base = _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
-        if load_in_4bit is None and (folder / "lab.json").is_file():
-            load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
+    adapted = base != folder
+    if adapted and load_in_4bit is None and (folder / "lab.json").is_file():
+        load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
     model = _load_base(base, bool(load_in_4bit), device, dtype)
     if device == "cpu" and load_in_4bit:
         model = model.dequantize().float()
@@ -71,6 +72,26 @@ def load_model(
     if adapted and device == "cpu":
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
     return model.eval(), _load_processor(folder, model.config.model_type)
+
+
+def sees(path_or_name: str | Path) -> bool:
+    """Whether a base model or adapter looks at pictures, found out without loading it.
+
+    Raises UserError as `load_model` does for a folder that holds no Gemma-3.
+    """
+    return _kind(_base_of(_locate(path_or_name))) == "gemma3"
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Switch off what a model does in training only (dropout), and leave it as it was found."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def load_base_for_training(config: Config) -> tuple[Any, Any]:
@@ -88,6 +109,13 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
 
 def _is_adapter(folder: Path | str) -> bool:
     return isinstance(folder, Path) and (folder / "adapter_config.json").is_file()
+
+
+def _base_of(folder: Path | str) -> Path | str:
+    """The base model of an adapter; a base model is its own."""
+    if not _is_adapter(folder):
+        return folder
+    return _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
 
 
 def _entry(path: Path, *keys: str) -> Any:
@@ -111,10 +139,11 @@ def _locate(path_or_name: str | Path) -> Path | str:
     return name
 
 
-def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
-    import transformers
-
+def _kind(folder: Path | str) -> str:
+    """A base model's type, one of _FAMILIES."""
     if not isinstance(folder, Path):
+        import transformers
+
         kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
     elif (folder / "config.json").is_file():
         kind = _entry(folder / "config.json", "model_type")
@@ -124,6 +153,13 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
         raise UserError(
             f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
         )
+    return kind
+
+
+def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
+    import transformers
+
+    kind = _kind(folder)
     dtype = dtype or pick_dtype(device)
     packed = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
