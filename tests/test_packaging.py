@@ -78,8 +78,8 @@ def test_modules_import_one_way():
     order = [
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
         *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation", "models"),
-        *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "cli"),
+        *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "export", "plots", "views"),
+        *("evaluation", "report", "pipeline", "doctor", "cli_models", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from visdial_lab import __version__
+from visdial_lab import __version__, cli_models
+from visdial_lab.cli_models import ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
 
@@ -46,7 +47,6 @@ _LICENCE = (
     "any, or free: only photos that COCO's own lists call free to use: attribution, share-alike, no known "
     "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
-ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -273,6 +273,9 @@ def rank(
     if number == 0:
         say(f"wrote {output_file}")
         _list_skipped(skipped, len(chosen) + len(unreadable), "dialogs")
+
+
+app.command()(cli_models.export)
 
 
 @app.command()
