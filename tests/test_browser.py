@@ -26,7 +26,7 @@ SOLUTIONS = sorted((ROOT / "solutions").glob("ps*/ps*.ipynb"))[:1]  # one: the g
 QUICK = {
     "name": "quick",
     "training": {"max_steps": 4, "logging_steps": 2, "warmup_steps": 0},
-    "data": {"num_val_dialogs": 10},
+    "data": {"num_val_dialogs": 8},
     "evaluation": {"examples": 2, "bootstrap_samples": 100},
 }
 WINDOWS = {
@@ -218,7 +218,7 @@ def pages(course):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VISDIAL_LAB_ROOT", str(course))
         patch.chdir(course)
-        dialogs = VisDial.load("data/scenes", "val")[:10]
+        dialogs = VisDial.load("data/scenes", "val")[:8]
         entries = {name: read_json(run / f"predictions_{name}.json") for name in ("after", "before", "blind")}
         result = evaluate_run(dialogs, entries, None, read_truth(dialogs))
         write_page(run / "evaluation.html", "after", dialogs, entries["after"], result)

@@ -104,7 +104,9 @@ def _describe(folder: Path, base: str, on_hub: bool, lab: dict, sees: bool, miss
         "versions": ", ".join(f"{name} {version}" for name, version in lab.get("versions", {}).items()),
         "merged by": f"visdial-lab {__version__} export",
     }
-    facts |= {name.replace("_", " "): lab.get(name) for name in ("steps", "seconds", "device", "final_loss")}
+    facts |= {name: lab.get(name) for name in ("steps", "seconds", "device")}
+    if lab.get("final_loss") is not None:
+        facts["final loss"] = f"{lab['final_loss']:.3f}"
     page = {
         "base": base,
         "on_hub": on_hub,
