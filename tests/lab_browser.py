@@ -111,7 +111,7 @@ def watch(page) -> list[str]:
 def run_notebook(page, url: str, course: Path, name: str, seconds: int) -> nbformat.NotebookNode:
     """Open a notebook of the course as a student does, run all its cells from the menu, and save it.
 
-    Returns the saved notebook. It stops at the first error, as JupyterLab does.
+    Returns the saved notebook and leaves a screenshot. It stops at the first error, as JupyterLab does.
     """
     clear(course / name)
     page.goto(url.format(f"lab/tree/{name}") + "&reset")
@@ -120,7 +120,10 @@ def run_notebook(page, url: str, course: Path, name: str, seconds: int) -> nbfor
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     done = f"() => {{ const now = ({_STATE})(); return now.status === 'idle' && (!now.left || now.failed) }}"
-    page.wait_for_function(done, timeout=seconds * 1000, polling=200)
+    try:
+        page.wait_for_function(done, timeout=seconds * 1000, polling=200)
+    finally:  # also of one that did not come to its end
+        shoot(page, Path(name).stem)
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     return nbformat.read(course / name, as_version=4)
 
