@@ -24,11 +24,11 @@ def fill(output, values, number=0, made_from=MADE_FROM):
 
 
 def test_what_was_written_is_read_from_all_processes(output):
-    assert journal.read(output, MADE_FROM, range(20)) == {} and not journal.paths(output)
+    assert journal.read(output, MADE_FROM) == {} and not journal.paths(output)
     fill(output, {3: [0.1, None], 1: "é"})
     fill(output, {7: 0.30000000000000004}, number=12)
     fill(output, {4: []})  # goes on in the first
-    assert journal.read(output, MADE_FROM, range(20)) == {
+    assert journal.read(output, MADE_FROM) == {
         3: [0.1, None],
         1: "é",
         7: 0.30000000000000004,
@@ -48,22 +48,22 @@ def test_torn_anywhere_keeps_the_whole_lines_and_goes_on(output):
     for cut in range(ends[0], len(whole)):
         path.write_bytes(whole[:cut])
         kept = [key for key, end in zip((1, 2), ends[1:], strict=True) if end <= cut]
-        assert list(journal.read(output, MADE_FROM, range(20))) == kept
+        assert list(journal.read(output, MADE_FROM)) == kept
         assert path.exists() == bool(kept)
         fill(output, {9: 9})
-        assert list(journal.read(output, MADE_FROM, range(20))) == [*kept, 9]
+        assert list(journal.read(output, MADE_FROM)) == [*kept, 9]
     path.write_bytes(whole[: ends[1]] + b"\0" * 50 + b"\n[5, 5]\n")  # after a power cut
-    assert journal.read(output, MADE_FROM, range(20)) == {1: [10, 20]}
+    assert journal.read(output, MADE_FROM) == {1: [10, 20]}
 
 
 def test_another_origin_is_refused_with_what_differs(output):
     fill(output, {1: 1})
     with pytest.raises(UserError) as refused:
-        journal.read(output, {"model": "x", "limit": None, "split": "val"}, range(20))
+        journal.read(output, {"model": "x", "limit": None, "split": "val"})
     message = str(refused.value)
     assert "model 'abc', now 'x'; split null, now 'val'." in message and "--no-resume" in message
     assert "limit" not in message and len(message.splitlines()) == 2
-    assert journal.read(output, MADE_FROM, range(20)) == {1: 1}
+    assert journal.read(output, MADE_FROM) == {1: 1}
 
 
 def test_a_journal_without_work_stands_in_nobodys_way(output):
@@ -73,7 +73,7 @@ def test_a_journal_without_work_stands_in_nobodys_way(output):
     fill(output, {1: 1})
     path = journal.paths(output)[0]
     path.write_bytes(path.read_bytes()[:-3])  # killed while the first entry was written
-    assert journal.read(output, {"model": "x"}, range(20)) == {} and not journal.paths(output)
+    assert journal.read(output, {"model": "x"}) == {} and not journal.paths(output)
 
 
 @pytest.mark.parametrize("content", [b"", b"my notes\n", b'{"made_from"', b"[1]\n", b"null\n"])
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_journal_is_left_alone(output, content):
     path = output.with_name(output.name + ".part-notes")
     path.write_bytes(content)
     with pytest.raises(UserError, match="is no journal of this command; move it away"):
-        journal.read(output, MADE_FROM, range(20))
+        journal.read(output, MADE_FROM)
     assert path.read_bytes() == content
 
 

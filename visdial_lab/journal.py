@@ -47,8 +47,8 @@ def paths(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*"))
 
 
-def read(output: Path, made_from: dict, keys: Collection, resume: bool = True) -> dict:
-    """{key: value} of all journals of a result, for these keys; a last line that a kill has cut off goes.
+def read(output: Path, made_from: dict, keys: Collection | None = None, resume: bool = True) -> dict:
+    """{key: value} of all journals of a result, all or for these keys; a last line that a kill cut off goes.
 
     Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
     and says what differs.
@@ -66,7 +66,7 @@ def read(output: Path, made_from: dict, keys: Collection, resume: bool = True) -
             continue
         names = [name for name in there | made_from if there.get(name) != made_from.get(name)]
         changes = [f"{name} {shown(there.get(name))}, now {shown(made_from.get(name))}" for name in names]
-        known = {key: value for key, value in entries.items() if key in keys}
+        known = {key: value for key, value in entries.items() if keys is None or key in keys}
         if changes or not known:
             raise UserError(
                 f"{path} holds unfinished work made from something else: "
