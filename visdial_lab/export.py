@@ -3,7 +3,8 @@ safetensors.
 
 An adapter trained on a base model in 4 bits is merged into the unpacked 4-bit weights, not into the original
 ones: it has learnt to make up for the rounding to NF4 too, and was measured with it. So the merged model says
-what the adapter says.
+what the adapter says, but for near ties that the rounding to bfloat16 decides anew. (float16 rounds less, but
+Gemma-3 overflows in it, and Transformers takes a file's dtype by default.)
 """
 
 import shutil
