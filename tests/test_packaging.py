@@ -78,10 +78,10 @@ def test_modules_import_one_way():
     order = [
         *("errors", "progress", "files", "exercises", "config", "course", "journal", "reading", "visdial"),
         *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation"),
-        *("models", "finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "executor", "walls", "sandbox", "submissions"),
-        *("problem_sets", "scoring", "release", "similarity", "feedback", "gradebook", "grading"),
-        *("cli_grading", "cli"),
+        *("models", "inference", "forest", "decoder", "ranking", "predictions", "export", "backends"),
+        *("training_data", "checkpoints", "finetune", "plots", "views", "evaluation", "report", "pipeline"),
+        *("doctor", "executor", "walls", "sandbox", "submissions", "problem_sets", "scoring", "release"),
+        *("similarity", "feedback", "gradebook", "grading", "cli_models", "cli_grading", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from visdial_lab import __version__, cli_grading
+from visdial_lab import __version__, cli_grading, cli_models
+from visdial_lab.cli_models import ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
 
@@ -46,7 +47,6 @@ _LICENCE = (
     "any, or free: only photos that COCO's own lists call free to use: attribution, share-alike, no known "
     "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
-ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,6 +96,15 @@ def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
     from visdial_lab.visdial import VisDial
 
     return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
+
+
+def _list_skipped(reasons: list[str], total: int, what: str) -> None:
+    """Say what --skip-bad has left out; then the command ends with exit code 1."""
+    for reason in reasons:
+        say(f"skipped: {reason}")
+    if reasons:
+        say(f"{len(reasons)} of {total} {what} skipped; once mended, the same command adds them")
+        raise typer.Exit(1)
 
 
 def _show_version(asked: bool) -> None:
@@ -196,6 +205,7 @@ def infer(
     stream: Annotated[bool, Option("--stream", help="Print the answer while it is made.")] = False,
     batch_size: Annotated[int, Option(min=1, help="Entries answered at once.")] = 16,
     resume: Annotated[bool, Option(help="Go on where a --batch-file was stopped, or begin anew.")] = True,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="List bad entries and do the others.")] = False,
 ) -> None:
     """Answer a question about a picture, or a whole file of them."""
     if (batch_file is None) == (conversation is None):
@@ -203,15 +213,20 @@ def infer(
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
     from visdial_lab.chat import record_image
-    from visdial_lab.inference import answer, answer_file, load_answerer
+    from visdial_lab.inference import answer, answer_file, check_image
+    from visdial_lab.models import load_model, sees
 
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     if batch_file is not None:
         with progress("answering") as update:
-            answer_file(model_path, batch_file, output_file, batch_size, resume, update, **decoding)
+            entries, skipped = answer_file(
+                model_path, batch_file, output_file, batch_size, resume, skip_bad, update, **decoding
+            )
         say(f"wrote {output_file}")
+        _list_skipped(skipped, entries, "entries")
         return
-    model, processor = load_answerer(model_path, [image_path])
+    check_image(image_path, image_path is None and sees(model_path))
+    model, processor = load_model(model_path)
     picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
     text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
     if not stream:
@@ -245,32 +260,33 @@ def rank(
     from visdial_lab.ranking import iter_scores
     from visdial_lab.visdial import VisDial
 
-    source = VisDial.load(dialogs, split, image_root=image_dir)
-    chosen = list(source[:limit])
+    bad: dict[int, str] = {}
+    source = VisDial.load(dialogs, split, image_root=image_dir, on_bad=bad.__setitem__ if skip_bad else None)
+    unreadable = [bad[n] for n in sorted(bad) if limit is None or n < limit]
+    chosen = list(source[: limit and limit - len(unreadable)])
     number, count, device = join_processes()
     device = device or pick_device()
     scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
     settings = scoring | {"split": source.split, "limit": limit, "load_in_4bit": load_in_4bit}
     settings |= {"image_dir": image_dir and str(image_dir.absolute()), "dtype": str(pick_dtype(device))}
-    made_from = sources(model_path, source.path, **settings)
+    made_from = sources(model_path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
+        check_pictures(model_path, chosen, image_dir)
         model, processor = load_model(model_path, load_in_4bit, device)
-        check_pictures(processor, chosen, image_dir)
         return iter_scores(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
     with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:
         skipped = rank_dialogs(
-            chosen, output_file, made_from, score, number, count, resume, skip_bad, progress=update
+            chosen, output_file, made_from, score, number, count, resume, skip_bad, unreadable, update
         )
     if number == 0:
         say(f"wrote {output_file}")
-    for reason in skipped:
-        say(f"skipped: {reason}")
-    if skipped:
-        say(f"{len(skipped)} of {len(chosen)} dialogs skipped; once mended, the same command adds them")
-        raise typer.Exit(1)
+        _list_skipped(skipped, len(chosen) + len(unreadable), "dialogs")
+
+
+app.command()(cli_models.export)
 
 
 @app.command()

@@ -1,18 +1,22 @@
 """Answering questions: many at once, a picture and its dialog read once, up to the end of the turn; and the
 job behind `visdial-lab infer --batch-file`."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
 from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
-from visdial_lab.models import load_model
+from visdial_lab.models import evaluating, load_model, sees
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+OnBad = Callable[[int, UserError], None]
+
+_NEW_TOKENS = 32  # the longest answer, unless told otherwise
 
 
 def parse_conversation(text: str) -> list[tuple[str, str | None]]:
@@ -42,25 +46,37 @@ def parse_conversation(text: str) -> list[tuple[str, str | None]]:
     return turns
 
 
-def read_batch(path: Path) -> list[dict]:
+def read_batch(path: Path, on_bad: OnBad | None = None) -> list[dict]:
     """Read [{"image": path or null, "conversation": "Q: …", "caption": text or null}], every entry checked.
 
-    Raises UserError naming file and entry.
+    Raises UserError naming file and entry. With `on_bad` that is called for each bad entry instead.
     """
     entries = read_json(path, "batch file")
     if not isinstance(entries, list):
         raise UserError(f"batch file {path}: expected a list of objects, got {shown(entries)}")
-    for number, entry in enumerate(entries):
-        place = f"batch file {path}: [{number}]"
-        if not isinstance(entry, dict):
-            raise UserError(f"{place} should be an object with image and conversation, is {shown(entry)}")
-        for key, needed in (("conversation", True), ("image", False), ("caption", False)):
-            value = entry.get(key)
-            if not isinstance(value, str) and (needed or value is not None):
-                raise UserError(f"{place}.{key} should be text, is {shown(value)}")
-        with naming(place):
-            parse_conversation(entry["conversation"])
+    for place, entry in enumerate(entries):
+        try:
+            _check_entry(f"[{place}]", entry)
+        except UserError as error:
+            _report(place, UserError(f"batch file {path}: {error}"), on_bad)
     return entries
+
+
+def _check_entry(where: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} should be an object with image and conversation, is {shown(entry)}")
+    for key, needed in (("conversation", True), ("image", False), ("caption", False)):
+        value = entry.get(key)
+        if not isinstance(value, str) and (needed or value is not None):
+            raise UserError(f"{where}.{key} should be text, is {shown(value)}")
+    with naming(where):
+        parse_conversation(entry["conversation"])
+
+
+def _report(place: int, error: UserError, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise error
+    on_bad(place, error)
 
 
 def answer_file(
@@ -69,37 +85,57 @@ def answer_file(
     output: Path,
     batch_size: int = 16,
     resume: bool = True,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **decoding: Any,
-) -> None:
+) -> tuple[int, list[str]]:
     """Write the batch file's list with an "answer" in every entry. A job that was stopped goes on there.
 
-    decoding: as for `answer`. progress(done, total) is called after each entry. Raises UserError for entries
-    that cannot be answered and, with `resume`, for unfinished work that was made from something else.
+    skip_bad: leave entries that cannot be answered out of the result, instead of raising UserError.
+    decoding: as for `answer`. progress(done, total) is called after each entry.
+    Returns how many entries there are, and why some were skipped. Raises UserError, with `resume`, for
+    unfinished work that was made from something else.
     """
-    entries, made_from = read_batch(batch_file), journal.sources(model_path, batch_file, **decoding)
-    answers = journal.read(output, made_from, resume)
-    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
+    skipped: dict[int, str] = {}
+
+    def on_bad(place: int, error: UserError) -> None:
+        if not skip_bad:
+            raise error
+        skipped[place] = str(error)
+
+    entries, made_from = read_batch(batch_file, on_bad), journal.sources(model_path, **decoding)
+    keys = [journal.key(place, entry) for place, entry in enumerate(entries)]
+    answers = journal.read(output, made_from, keys, resume)
     with journal.writing(output, made_from) as write:
-        progress(len(answers), len(entries))
-        loaded = load_answerer(model_path, [entry.get("image") for entry in entries])
-        for place, text in answer_entries(*loaded, left, batch_size, **decoding):
-            write(place, text)
-            answers[place] = text
-            progress(len(answers), len(entries))
-    write_json(output, [entry | {"answer": answers[place]} for place, entry in enumerate(entries)])
-    journal.remove(output)
+        left = {n: entry for n, entry in enumerate(entries) if n not in skipped and keys[n] not in answers}
+        sighted = any(entry.get("image") is None for entry in left.values()) and sees(model_path)
+        for place in list(left):
+            try:
+                check_image(left[place].get("image"), sighted)
+            except UserError as error:
+                on_bad(place, UserError(f"[{place}]: {error}"))
+                del left[place]
+        progress(len(answers), len(entries) - len(skipped))
+        loaded = load_model(model_path) if left else (None, None)
+        for place, text in answer_entries(*loaded, left, batch_size, on_bad=on_bad, **decoding):
+            write(keys[place], text)
+            answers[keys[place]] = text
+            progress(len(answers), len(entries) - len(skipped))
+    done = [entry | {"answer": answers[keys[n]]} for n, entry in enumerate(entries) if n not in skipped]
+    if skipped and not done:
+        raise UserError(f"none of the {len(entries)} entries can be answered: {next(iter(skipped.values()))}")
+    write_json(output, done)
+    if not skipped:
+        journal.remove(output)
+    return len(entries), [skipped[place] for place in sorted(skipped)]
 
 
-def load_answerer(model_path: str | Path, images: Collection[Any]) -> tuple[Any, Any]:
-    """`load_model` for questions about these pictures. Raises UserError when one is missing or not given."""
-    for image in images:
-        if image is not None and not resolve(image).is_file():
-            raise UserError(f"image not found: {image}")
-    model, processor = load_model(model_path)
-    if chat.takes_images(processor) and None in images:
-        raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
-    return model, processor
+def check_image(image: str | Path | None, sighted: bool) -> None:
+    """Raises UserError when a picture is missing, or not given to a model that looks at one."""
+    if image is not None and not resolve(image).is_file():
+        raise UserError(f"image not found: {image}")
+    if sighted and image is None:
+        raise UserError("this model looks at pictures: give --image-path (or image in the batch file)")
 
 
 def answer(
@@ -118,30 +154,43 @@ def answer(
     Raises UserError for a conversation that is malformed or longer than the model can read.
     """
     turns = parse_conversation(conversation) if isinstance(conversation, str) else conversation
-    example = chat.encode(processor, chat.chat_messages(turns, caption), image, add_generation_prompt=True)
-    return _answer(model, processor, [("", example)], **decoding)[0][0]
+    example = _encode(model, processor, chat.chat_messages(turns, caption), image, **decoding)
+    return _answer(model, processor, [example], **decoding)[0][0]
 
 
 def answer_entries(
-    model: Any, processor: Any, entries: dict[int, dict], batch_size: int = 16, seed: int = 0, **decoding: Any
+    model: Any,
+    processor: Any,
+    entries: dict[int, dict],
+    batch_size: int = 16,
+    seed: int = 0,
+    on_bad: OnBad | None = None,
+    **decoding: Any,
 ) -> Iterator[tuple[int, str]]:
     """(place, answer) for the entries of a batch file, {place in it: entry}; so many are answered at once.
 
-    seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
+    seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered, when the
+    others of its batch are done; with `on_bad` that is called instead.
     """
 
     def encoded(place: int) -> dict[str, Any]:
         entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
         with naming(f"[{place}]"):
             messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry["caption"])
-            return chat.encode(processor, messages, chat.record_image(entry), add_generation_prompt=True)
+            return _encode(model, processor, messages, chat.record_image(entry), **decoding)
 
     places = list(entries)
     for start in range(0, len(places), batch_size):
-        chosen = places[start : start + batch_size]
-        examples = [(f"[{place}]: ", encoded(place)) for place in chosen]
-        texts = _answer(model, processor, examples, seed=seed + start, **decoding)
-        yield from ((place, text) for place, [text] in zip(chosen, texts, strict=True))
+        good, bad = {}, {}
+        for place in places[start : start + batch_size]:
+            try:
+                good[place] = encoded(place)
+            except UserError as error:
+                bad[place] = error
+        texts = good and _answer(model, processor, [*good.values()], seed=seed + start, **decoding)
+        yield from ((place, text) for place, [text] in zip(good, texts, strict=True))
+        for place, error in bad.items():
+            _report(place, error, on_bad)
 
 
 def answer_dialogs(
@@ -167,24 +216,37 @@ def answer_dialogs(
         for dialog in dialogs[start : start + batch_size]:
             messages = chat.dialog_messages(dialog, upto=len(dialog.rounds))
             picture = chat.input_image(processor, dialog, blank_image)
-            examples.append((f"dialog {dialog.image_id}: ", chat.encode(processor, messages, picture, True)))
+            with naming(f"dialog {dialog.image_id}"):
+                examples.append(_encode(model, processor, messages, picture, max_new_tokens))
         answers += _answer(model, processor, examples, True, max_new_tokens, seed=seed + start, **decoding)
         progress(len(answers), len(dialogs))
     return answers
 
 
+def _encode(
+    model: Any, processor: Any, messages: list, image: Any, max_new_tokens: int = _NEW_TOKENS, **_: Any
+) -> dict:
+    """The conversation as the model reads it. Raises UserError when no room is left for the answer."""
+    example = chat.encode(processor, messages, image, add_generation_prompt=True)
+    limit = model.config.get_text_config().max_position_embeddings
+    if (length := len(example["input_ids"])) + max_new_tokens > limit:
+        wanted = f"with {max_new_tokens} new ones the model reads {limit}"
+        raise UserError(f"the conversation has {length} tokens; {wanted}")
+    return example
+
+
 def _answer(
     model: Any,
     processor: Any,
-    examples: list[tuple[str, dict]],
+    examples: list[dict],
     every_round: bool = False,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = _NEW_TOKENS,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
     stream: bool = False,
 ) -> list[list[str]]:
-    """Answers to the last question of each encoded conversation (where, for messages; example), or to all.
+    """Answers to the last question of each encoded conversation, or to all.
 
     Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
     one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
@@ -196,16 +258,12 @@ def _answer(
         given = f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}"
         raise UserError(f"{given}: expected at least 1, at least 0, and above 0 up to 1")
     tokenizer = chat.tokenizer_of(processor)
-    limit = model.config.get_text_config().max_position_embeddings
     prompts, counts = [], []
-    for row, (where, example) in enumerate(examples):
-        if (length := len(example["input_ids"])) + max_new_tokens > limit:
-            wanted = f"with {max_new_tokens} new ones the model reads {limit}"
-            raise UserError(f"{where}the conversation has {length} tokens; {wanted}")
+    for row, example in enumerate(examples):
         ends = chat.answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
         prompts += [(row, end) for end in ends]
         counts.append(len(ends))
-    batch = chat.pad(processor, [example for _, example in examples])
+    batch = chat.pad(processor, examples)
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     rows, ends = torch.tensor(prompts, device=model.device).T[:, :, None]
     columns = torch.arange(int(ends.max()), device=model.device) + ends - ends.max()  # [Q, W]
@@ -217,7 +275,7 @@ def _answer(
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
     torch.manual_seed(seed)
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         read = DynamicCache()  # without a config it keeps whole sequences, also for sliding-window layers
         causal.base_model(**batch, past_key_values=read, use_cache=True)
         output = model.generate(

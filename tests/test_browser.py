@@ -1,0 +1,256 @@
+"""The course as a student has it on the screen: notebooks run in JupyterLab, widgets move, pages fit a phone.
+
+One server and one browser for all. Screenshots are left in tests/browser-artifacts, to be looked at.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from lab_browser import ROOT, chrome, end_kernels, find_chrome, jupyter, run_notebook, shoot, watch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chrome() is None,
+        reason="SKIPPED: no Chrome or Chromium on this machine, so nothing was tried in a browser. "
+        "Install one: apt install chromium, brew install --cask chromium, or google.com/chrome",
+    ),
+]
+
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "solutions").glob("ps*/ps*.ipynb"))[:1]  # one: the grader's tests run all of them
+# Notebooks 03 to 05 with little data: every cell runs, but in a minute.
+QUICK = {
+    "name": "quick",
+    "training": {"max_steps": 4, "logging_steps": 2, "warmup_steps": 0},
+    "data": {"num_val_dialogs": 8},
+    "evaluation": {"examples": 2, "bootstrap_samples": 100},
+}
+WINDOWS = {
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+    "laptop": {"viewport": {"width": 1280, "height": 800}},
+    "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+}
+BADGE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'  # tests ask nothing of the network
+)
+PLAY = """
+import ipywidgets as widgets
+from visdial_lab import VisDial, answer, load_model
+val = VisDial.load("scenes", "val")
+model, processor = load_model("data/gemma3-scenes")
+---
+scene = widgets.IntSlider(description="scene", max=9)
+question = widgets.Text(description="question", placeholder="ask about the picture", continuous_update=False)
+picture, said = widgets.HTML(val[0]._repr_html_()), widgets.HTML()
+
+def look(change):
+    picture.value = val[scene.value]._repr_html_()
+
+def ask(change):
+    words = answer(model, processor, val[scene.value].image(), f"Q: {question.value}")
+    said.value = f"<b>answer:</b> {words}"
+
+scene.observe(look, "value")
+question.observe(ask, "value")
+widgets.VBox([scene, picture, question, said])
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chrome() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of what a student has, in a folder whose name needs quoting."""
+    course = tmp_path_factory.mktemp("lab") / "my course é"
+    for name in ("notebooks", "data", "solutions", "assignments"):
+        if (ROOT / name).is_dir():
+            unwanted = shutil.ignore_patterns("visdial", ".ipynb_checkpoints", "__pycache__")
+            shutil.copytree(ROOT / name, course / name, ignore=unwanted)
+    (course / "quick.yaml").write_text(json.dumps(QUICK))
+    play = nbformat.v4.new_notebook()
+    play.cells = [nbformat.v4.new_code_cell(source.strip()) for source in PLAY.split("---")]
+    play.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(play, course / "notebooks" / "play.ipynb")
+    return course
+
+
+@pytest.fixture(scope="module")
+def lab(course, tmp_path_factory):
+    with jupyter(course, tmp_path_factory.mktemp("home")) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser, lab):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.route(
+        "https://colab.research.google.com/assets/*",
+        lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"),
+    )
+    yield context.new_page()
+    context.close()
+    end_kernels(lab)
+
+
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def check_run(notebook) -> None:
+    """Every code cell has run, in order, without an error or a warning on standard error."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    for output in outputs(notebook):
+        assert output.output_type != "error", "\n".join(output.traceback)
+        assert output.get("name") != "stderr", output.text
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def check_rendered(page, notebook) -> None:
+    """What the kernel sent is on the screen: pictures with pixels in them, widgets that are alive."""
+    shown = [output.get("data", {}) for output in outputs(notebook)]
+    pictures = page.locator(".jp-OutputArea-output img")
+    assert pictures.count() >= sum("image/png" in data for data in shown)
+    assert pictures.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
+    widgets = sum("application/vnd.jupyter.widget-view+json" in data for data in shown)
+    assert page.locator(".jp-OutputArea-output > .jupyter-widgets").count() >= widgets
+    assert page.get_by_text("Error displaying widget").count() == 0
+    assert page.get_by_text("Loading widget...").count() == 0
+    html = sum("text/html" in data for data in shown)
+    assert page.locator(".jp-RenderedHTMLCommon.jp-OutputArea-output").count() >= html
+
+
+def operate(page) -> int:
+    """Move every slider, choose in every list, type into every field; returns how many there were.
+
+    Each of them has to change something else in its output than itself.
+    """
+    controls = page.locator(".jp-OutputArea-output :is(.noUi-handle, select, .widget-text input)")
+    for place in range(controls.count()):
+        control = controls.nth(place)
+        output = control.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-output')][1]")
+        seen = "element => [...element.querySelectorAll('.widget-html, img')].map(e => e.outerHTML).join()"
+        before = output.evaluate(seen)
+        control.focus()
+        if control.evaluate("element => element.tagName") == "INPUT":
+            control.fill("is there a dog?")
+            control.press("Enter")
+        else:
+            control.press("ArrowRight" if "noUi" in control.get_attribute("class") else "ArrowDown")
+        changed = f"([element, before]) => ({seen})(element) !== before"
+        page.wait_for_function(changed, arg=[output.element_handle(), before], timeout=60_000)
+    return controls.count()
+
+
+def parameters(path: Path, **values: str) -> None:
+    """Change the notebook's first cell as a student would."""
+    notebook = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    for name, value in values.items():
+        lines = [
+            f'{name}: str = "{value}"' if line.startswith(name) else line for line in cell.source.split("\n")
+        ]
+        cell.source = "\n".join(lines)
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_in_jupyterlab(page, lab, course, name):
+    """In the order of the course: each finds what those before it have left."""
+    wrong, path = watch(page), Path("notebooks") / f"{name}.ipynb"
+    if name[:2] in ("03", "04", "05"):
+        parameters(course / path, PROFILE=str(course / "quick.yaml"), OUTPUT="runs/scenes")
+    notebook = run_notebook(page, lab, course, str(path), seconds=1500)
+    check_run(notebook)
+    check_rendered(page, notebook)
+    if operate(page):
+        shoot(page, f"{name}-operated")
+    assert (course / "runs" / "scenes" / f"manifest_{name[:2]}.json").is_file()
+    assert not wrong, wrong
+
+
+def test_a_slider_is_moved_a_question_typed_and_the_answer_seen(page, lab, course):
+    wrong = watch(page)
+    notebook = run_notebook(page, lab, course, "notebooks/play.ipynb", seconds=300)
+    check_run(notebook)
+    check_rendered(page, notebook)
+    captions = [
+        d["caption"]
+        for d in json.loads((course / "data/scenes/visdial_1.0_val.json").read_text())["data"]["dialogs"]
+    ]
+    assert page.get_by_text(captions[0], exact=True).is_visible()
+    assert operate(page) == 2
+    assert page.get_by_text(captions[1], exact=True).is_visible()
+    answered = page.locator(".widget-html-content", has_text="answer:")
+    assert len(answered.inner_text().removeprefix("answer:").strip()) > 1
+    shoot(page, "play")
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_solved_problem_set_passes_its_checks_in_jupyterlab(page, lab, course, path):
+    name = str(path.relative_to(ROOT))
+    notebook = run_notebook(page, lab, course, name, seconds=300)
+    check_run(notebook)
+    assert any(cell.source.startswith("check(") for cell in notebook.cells)
+
+
+@pytest.fixture(scope="module")
+def pages(course):
+    """The report and the evaluation page of the run that the notebooks have made."""
+    from visdial_lab.evaluation import evaluate_run, read_truth, write_page
+    from visdial_lab.files import read_json
+    from visdial_lab.report import write_report
+    from visdial_lab.visdial import VisDial
+
+    run = course / "runs" / "scenes"
+    if not (run / "manifest_05.json").is_file():
+        pytest.fail("the notebooks have left no finished run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISDIAL_LAB_ROOT", str(course))
+        patch.chdir(course)
+        dialogs = VisDial.load("data/scenes", "val")[:8]
+        entries = {name: read_json(run / f"predictions_{name}.json") for name in ("after", "before", "blind")}
+        result = evaluate_run(dialogs, entries, None, read_truth(dialogs))
+        write_page(run / "evaluation.html", "after", dialogs, entries["after"], result)
+        return {"report": write_report(run), "evaluation": run / "evaluation.html"}
+
+
+CONTRAST = """() => {
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(
+            v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const style = getComputedStyle(document.body);
+    const [page, text] = [light(style.backgroundColor), light(style.color)];
+    return {page, ratio: (Math.max(page, text) + 0.05) / (Math.min(page, text) + 0.05)};
+}"""
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("name", ["report", "evaluation"])
+def test_a_page_fits_its_window(browser, pages, name, window):
+    context = browser.new_context(**WINDOWS[window])
+    page = context.new_page()
+    wrong, asked = watch(page), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(pages[name].as_uri(), wait_until="load")
+    shoot(page, f"{name}-{window}")
+    assert not wrong, wrong
+    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
+    width = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1], f"{width[0]} pixels in a window of {width[1]}"
+    assert page.evaluate(
+        "() => [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
+    seen = page.evaluate(CONTRAST)
+    assert seen["ratio"] >= 7 and (seen["page"] < 0.1) == (window == "dark"), seen
+    context.close()
