@@ -46,6 +46,7 @@ _LICENCE = (
     "any, or free: only photos that COCO's own lists call free to use: attribution, share-alike, no known "
     "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
+_STYLE = "plain, or reminder: recall what the dialog has established, then answer. Default: the config's."
 ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
@@ -120,11 +121,12 @@ def base(
     config: ConfigOption = "scenes",
     split: Annotated[str | None, Option(help="Split to read; default: the config's.")] = None,
     sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
+    style: Annotated[str | None, Option(help=_STYLE)] = None,
 ) -> None:
     """Turn human dialogs into training records (TRL's conversational format), one a line."""
     from visdial_lab.generation import write_records
 
-    given = _load_config(config, {"generation.sample_count": sample_count})
+    given = _load_config(config, {"generation.sample_count": sample_count, "generation.style": style})
     written = write_records(output_path, _load_dialogs(given, split), **given.generation.model_dump())
     print(f"{written} records in {output_path}")
 

@@ -103,11 +103,12 @@ class Data(Section):
 
 
 class Generation(Section):
-    """How training records are made (sample_count null = all dialogs)."""
+    """How training records are made (sample_count null = all dialogs), and so how a model answers."""
 
     sample_count: Count | None
     rounds: Literal["all"] | Count
     seed: Seed
+    style: Literal["plain", "reminder"]
 
 
 class Inference(Section):

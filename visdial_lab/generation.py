@@ -5,22 +5,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.chat import chat_messages
+from visdial_lab.chat import chat_messages, join_reminder
 from visdial_lab.errors import UserError
-from visdial_lab.files import portable, read_jsonl, write_jsonl
+from visdial_lab.files import portable, read_json, read_jsonl, write_jsonl
+from visdial_lab.teacher import reminders
 from visdial_lab.visdial import VisDial
 
 _FIELDS = {"id": str, "image_id": int, "image": str | None, "source": str, "messages": list}  # of a record
 
 
 def records(
-    visdial: VisDial, sample_count: int | None = None, rounds: str | int = "all", seed: int = 0
+    visdial: VisDial,
+    sample_count: int | None = None,
+    rounds: str | int = "all",
+    seed: int = 0,
+    style: str = "plain",
 ) -> Iterator[dict]:
     """Yield one training record a dialog: {"id", "image_id", "image", "source", "messages"}.
 
     sample_count: a seeded sample of so many dialogs, in file order (None = all).
     rounds: "all", or how many rounds from the beginning. Rounds without a published answer teach nothing and
-    are left out. Raises UserError for a sample larger than the split, empty texts, or `rounds` out of range.
+    are left out. style: "plain", or "reminder": before each answer the `teacher` recalls what matters.
+    Raises UserError for a sample larger than the split, empty texts, `rounds` out of range, and reminders
+    about anything but the embedded scenes.
     """
     if rounds != "all" and (isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1):
         raise UserError(f'rounds: expected "all" or a whole number from 1, got {rounds!r}')
@@ -31,10 +38,14 @@ def records(
                 f"sample_count is {sample_count}, but the {visdial.split} split has {len(visdial)} dialogs"
             )
         chosen = sorted(random.Random(seed).sample(chosen, sample_count))
+    kinds = _scene_kinds(visdial) if style == "reminder" else {}
     for index in chosen:
         dialog = visdial[index]
         turns = [(turn.question, turn.answer) for turn in dialog.rounds if turn.answer is not None]
         turns = turns if rounds == "all" else turns[:rounds]
+        if style == "reminder":
+            recalled = reminders(kinds[dialog.image_id], dialog.caption, turns)
+            turns = [(q, join_reminder(text, a)) for text, (q, a) in zip(recalled, turns, strict=True)]
         if turns:
             yield {
                 "id": f"{dialog.split}-{dialog.image_id}",
@@ -45,15 +56,28 @@ def records(
             }
 
 
+def _scene_kinds(visdial: VisDial) -> dict[int, list[str]]:
+    """{image id: the kinds of things in its picture}, all that the teacher is told of a scene's truth."""
+    path = visdial.path.parent / f"truth_{visdial.split}.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path.name} is not beside the dialogs: the teacher by rules knows the embedded scenes only; "
+            "for other pictures let a big model write the reminders (generate api --style reminder)"
+        )
+    truth = read_json(path, "truth file")
+    return {note["image_id"]: [thing["kind"] for thing in note["scene"]["things"]] for note in truth}
+
+
 def write_records(
     path: str | Path,
     visdial: VisDial,
     sample_count: int | None = None,
     rounds: str | int = "all",
     seed: int = 0,
+    style: str = "plain",
 ) -> int:
     """Write `records(…)` to a .jsonl file, atomically, and return how many."""
-    return write_jsonl(path, records(visdial, sample_count, rounds, seed))
+    return write_jsonl(path, records(visdial, sample_count, rounds, seed, style))
 
 
 def read_records(path: str | Path) -> list[dict]:
