@@ -77,19 +77,9 @@ def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
-        *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher"),
-        *(
-            "generation",
-            "models",
-            "finetune",
-            "inference",
-            "forest",
-            "decoder",
-            "ranking",
-            "predictions",
-            "plots",
-            "views",
-        ),
+        *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher", "generation"),
+        *("models", "finetune", "decoding", "inference", "forest", "decoder", "ranking", "reminding"),
+        *("predictions", "plots", "views"),
         *("evaluation", "report", "pipeline", "doctor", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):

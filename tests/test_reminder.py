@@ -1,16 +1,28 @@
 """The reminder style: the tag, the teacher that writes reminders, a model that recalls first."""
 
+import dataclasses
 import json
 import random
 import re
 import shutil
 
+import numpy as np
 import pytest
+import tiny_model
+from reference_ranking import inputs, naive, prompts
+from test_ranking import some_dialog
 
-from visdial_lab import teacher
-from visdial_lab.chat import CLOSE, OPEN, join_reminder, split_reminder
+from visdial_lab import chat, inference, teacher
+from visdial_lab.chat import CLOSE, OPEN, join_reminder, said_fields, split_reminder, tokenizer_of
 from visdial_lab.errors import UserError
+from visdial_lab.files import read_json, write_json
 from visdial_lab.generation import _scene_kinds, read_records, records, write_records
+from visdial_lab.inference import answer, answer_dialogs
+from visdial_lab.models import answer_style, load_model
+from visdial_lab.predictions import predictions, rank_dialogs
+from visdial_lab.ranking import score_dialogs
+from visdial_lab.reminding import iter_recalled_scores
+from visdial_lab.submission import write_submission
 from visdial_lab.teacher import reminders
 from visdial_lab.visdial import VisDial
 
@@ -95,16 +107,39 @@ def test_a_dialog_as_the_teacher_hears_it():
         ("where is he", None),
     ]
     assert reminders(["dog", "man", "tree", "balloon"], "a man in a yellow shirt on a street", turns) == [
-        "nothing yet",
-        "is the dog big or small; the dog: on the left",
-        "the picture: on a street",
-        "the man: yellow shirt",
-        "is the man holding anything; the man: yellow shirt, white pants",
-        "what color is the flag the man is holding; the man: yellow shirt, white pants, holding a flag",
-        "the dog: on the left, small",
-        "what color is the tree",
-        "where is the man; the man: yellow shirt, white pants, holding a flag",
+        "nothing",
+        "is the dog big or small? the dog, on the left",
+        "on a street",
+        "the man, yellow shirt",
+        "is the man holding anything? the man, yellow shirt, white pants",
+        "what color is the flag the man is holding? the man, yellow shirt, white pants, holding a flag",
+        "the dog, on the left, small",
+        "what color is the tree?",
+        "where is the man? the man, yellow shirt, white pants, holding a flag",
     ]
+
+
+def test_words_the_teacher_does_not_know_do_no_harm():
+    rng = random.Random(0)
+    words = [
+        "the",
+        "dog",
+        "it",
+        "his",
+        "hat",
+        "and",
+        "what about",
+        "is",
+        "how many",
+        "what color",
+        "other one",
+    ]
+    for _ in range(2000):
+        turns = [(" ".join(rng.choices(words, k=rng.randrange(1, 6))), rng.choice(words)) for _ in range(4)]
+        turns[0] = (rng.choice(["how many", "what color", "and the dog", "what about it", "is it"]), "no")
+        given = reminders(["dog", "man"], " ".join(rng.choices(words, k=5)), turns)
+        assert all(split_reminder(join_reminder(text, "yes"))[0] == text for text in given)
+        assert max(map(len, given)) < 400
 
 
 def test_a_reminder_knows_no_answer_from_its_round_on(taught):
@@ -157,7 +192,7 @@ def test_follow_ups_are_spelt_out_as_the_recipe_meant_them(monkeypatch):
         for reminder, (_, fact, follow_up) in zip(given, asked, strict=True):
             words, rounds = words + len(reminder.split()), rounds + 1
             total += follow_up
-            right += follow_up and reminder.split(";")[0] == fact.named
+            right += follow_up and reminder.split("?")[0] == fact.named
     assert total > 600 and right / total > 0.95
     assert words / rounds < 9
 
@@ -180,3 +215,165 @@ def test_records_in_reminder_style(scenes, tiny, tmp_path):
     assert len(read_records(tmp_path / "records.jsonl")) == 20
     with pytest.raises(UserError, match=r"truth_val\.json is not beside the dialogs"):
         list(records(VisDial.load(tiny, "val"), style="reminder"))
+
+
+# --- a model that recalls before it answers
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    return load_model(tiny_model.build(tmp_path_factory.mktemp("vision")))
+
+
+@pytest.fixture(scope="module")
+def text_only(tmp_path_factory):
+    return load_model(tiny_model.build_text(tmp_path_factory.mktemp("text")))
+
+
+SAID = [
+    "<reminder>it is the red dog</reminder> yes",
+    "<reminder>nothing yet</reminder> no",
+    "yes it is",  # no reminder in this round
+    "<reminder>the house: blue",  # nor in this one: it never ends
+    "<reminder>the man: near the lake</reminder> two",
+]
+
+
+@pytest.mark.parametrize("kind", ["seeing", "text_only"])
+def test_a_candidate_is_scored_behind_the_models_own_reminder(kind, request, tmp_path):
+    """As the textbook does it, for rounds with and without a reminder, also when the last has (not) one."""
+    model, processor = request.getfixturevalue(kind)
+    for said in (SAID, SAID[1:] + SAID[:1], SAID[3:] + SAID[:3]):
+        dialog = some_dialog(tmp_path, 7, rounds=5)
+        recalled = [said_fields(text).get("reminder") for text in said]
+        expected = naive(model, processor, dialog, reminders=recalled)
+        [found] = score_dialogs(model, processor, [dialog], said=[said])
+        for own, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(own, wanted, atol=2e-5)
+        [plain] = score_dialogs(model, processor, [dialog])
+        assert not np.allclose(plain[-1], found[-1], atol=1e-2)
+
+
+def test_dialogs_with_reminders_are_ranked_in_any_company(seeing, tmp_path):
+    dialogs = [some_dialog(tmp_path, n, rounds=2 + n) for n in range(1, 4)]
+    said = [SAID[: len(dialog.rounds)] for dialog in dialogs]
+    together = score_dialogs(*seeing, dialogs, said=said)
+    for dialog, own, found in zip(dialogs, said, together, strict=True):
+        [alone] = score_dialogs(*seeing, [dialog], said=[own])
+        for row, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(row, other, atol=2e-5)
+
+
+def slowly(model, processor, dialog, room):
+    """What the model says in each round, everything read anew for each: what the engine must agree with."""
+    texts, own = [], [None] * len(dialog.rounds)
+    for place in range(len(dialog.rounds)):
+        batch = inputs(processor, [prompts(dialog, own)[place]], dialog.image())
+        end = tokenizer_of(processor).convert_tokens_to_ids("<end_of_turn>")
+        found = model.generate(**batch, max_new_tokens=room, do_sample=False, eos_token_id=end)
+        new = found[0, batch["input_ids"].shape[1] :]
+        texts.append(tokenizer_of(processor).decode(new, skip_special_tokens=True).strip())
+        own[place] = chat.said_fields(texts[-1]).get("reminder")
+    return texts
+
+
+@pytest.fixture
+def recalling(monkeypatch):
+    """Random weights write no tags: here whatever the model says counts as a reminder with an answer."""
+    monkeypatch.setattr(inference, "_REMINDER_TOKENS", 6)
+
+    def fields(text):
+        words = re.sub("[<>]", "", text).split()
+        return {"answer": text} | ({"reminder": " ".join(words[:3])} if sum(map(ord, text)) % 3 else {})
+
+    monkeypatch.setattr(chat, "said_fields", fields)
+
+
+@pytest.mark.parametrize("kind", ["seeing", "text_only"])
+def test_own_reminders_stand_in_the_history(kind, recalling, request, tmp_path):
+    """Dialogs of different lengths at once, keys and values kept: the same as one by one, read anew."""
+    model, processor = request.getfixturevalue(kind)
+    dialogs = [some_dialog(tmp_path, n, rounds=rounds) for n, rounds in ((3, 2), (4, 5), (5, 3))]
+    said = answer_dialogs(model, processor, dialogs, max_new_tokens=4, batch_size=3, style="reminder")
+    assert said == [slowly(model, processor, dialog, room=10) for dialog in dialogs]
+    own = [chat.said_fields(text).get("reminder") for texts in said for text in texts]
+    assert None in own and any(own)
+    turns = [(turn.question, turn.answer) for turn in dialogs[1].rounds]
+    turns[-1] = (turns[-1][0], None)
+    options = {"caption": dialogs[1].caption, "max_new_tokens": 4, "style": "reminder"}
+    assert answer(model, processor, dialogs[1].image(), turns, **options) == said[1][-1]
+
+
+def test_a_dialog_too_long_with_its_reminders_is_named(seeing, tmp_path):
+    dialog = some_dialog(tmp_path, 9, rounds=3)
+    with pytest.raises(UserError, match=r"dialog 9: .* with 1016 new ones the model reads 1024"):
+        answer_dialogs(*seeing, [dialog], max_new_tokens=920, style="reminder")
+
+
+def test_bad_dialogs_are_named_and_the_others_ranked(seeing, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "_REMINDER_TOKENS", 4)
+    dialogs = [some_dialog(tmp_path, n, rounds=2) for n in range(1, 5)]
+    dialogs[1] = dataclasses.replace(dialogs[1], image_path=tmp_path / "none.png")
+    bad = {}
+    found = list(iter_recalled_scores(*seeing, dialogs, on_bad=bad.__setitem__))
+    assert [number for number, _, _ in found] == [0, 2, 3]
+    assert list(bad) == [1] and "none.png" in str(bad[1])
+    for number, scores, said in found:
+        [expected] = score_dialogs(*seeing, [dialogs[number]], said=[said])
+        for own, wanted in zip(scores, expected, strict=True):
+            np.testing.assert_allclose(own, wanted, atol=2e-5)
+
+
+# --- what comes out of it
+
+
+def test_said_fields_leave_no_tag_in_an_answer():
+    assert said_fields("yes, it is") == {"answer": "yes, it is"}
+    assert said_fields(SAID[0]) == {"answer": "yes", "reminder": "it is the red dog"}
+    assert said_fields("<reminder>it is the") == {"answer": ""}
+    assert said_fields("it </reminder> yes") == {"answer": "yes"}
+    assert said_fields("<reminder>a</reminder> <reminder>b</reminder> yes") == {"answer": "yes"}
+
+
+def test_predictions_carry_reminders_and_submissions_do_not(tmp_path):
+    dialog = some_dialog(tmp_path, 7, rounds=5, options=100)
+    scores = [np.arange(100.0)] * 5
+    entries = predictions([dialog], [scores], [SAID])
+    assert entries[0]["answer"] == "yes" and entries[0]["reminder"] == "it is the red dog"
+    assert entries[2]["answer"] == "yes it is" and "reminder" not in entries[2]
+    write_submission(tmp_path / "evalai.json", entries, [dialog], "val", allow_partial=True)
+    assert all(
+        set(entry) == {"image_id", "round_id", "ranks"} for entry in read_json(tmp_path / "evalai.json")
+    )
+
+
+def test_an_adapter_knows_its_style(tmp_path):
+    write_json(tmp_path / "lab.json", {"config": {"generation": {"style": "reminder"}}})
+    assert answer_style(tmp_path) == "reminder"
+    assert answer_style(tmp_path, "plain") == "plain"
+    assert answer_style("data/gemma3-scenes") == "plain"
+    write_json(
+        tmp_path / "lab.json", {"config": {"generation": {"seed": 0}}}
+    )  # made before there were styles
+    assert answer_style(tmp_path) == "plain"
+    with pytest.raises(UserError, match="plain or reminder"):
+        answer_style(tmp_path, "polite")
+
+
+def test_a_ranking_job_keeps_what_was_said(tmp_path):
+    """Stopped and resumed, with and without reminders: the predictions are those of an uninterrupted job."""
+    dialogs = [some_dialog(tmp_path, n, rounds=2, options=100) for n in range(3)]
+    output = tmp_path / "predictions.json"
+
+    def score(left, on_bad, until=9):
+        for index, dialog in enumerate(left):
+            if dialog.image_id >= until:
+                raise KeyboardInterrupt
+            yield index, [np.arange(100.0)] * 2, SAID[:2]
+
+    with pytest.raises(KeyboardInterrupt):
+        rank_dialogs(dialogs, output, {"made": "here"}, lambda *given: score(*given, until=2))
+    rank_dialogs(dialogs, output, {"made": "here"}, score)
+    entries = read_json(output)
+    assert [entry["reminder"] for entry in entries] == ["it is the red dog", "nothing yet"] * 3
+    assert list(tmp_path.glob("*.part*")) == []

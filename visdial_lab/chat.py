@@ -4,6 +4,7 @@ A turn is "<start_of_turn>user\\n … <end_of_turn>\\n"; the model's own turns s
 What the model learns to write is the answer and its <end_of_turn>, nothing else.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,18 @@ def split_reminder(text: str) -> tuple[str | None, str]:
     return reminder, answer
 
 
+def said_fields(text: str) -> dict[str, str]:
+    """What a model said → {"answer"}, with its "reminder" if it gave a whole one.
+
+    Of a reminder that `split_reminder` refuses (one that never ends, say) nothing is left in the answer.
+    """
+    try:
+        reminder, answer = split_reminder(text)
+    except UserError:
+        reminder, answer = None, text.rpartition(CLOSE)[2] if CLOSE in text else text.partition(OPEN)[0]
+    return {"answer": answer.strip()} | ({} if reminder is None else {"reminder": reminder})
+
+
 def chat_messages(
     turns: Sequence[tuple[str, str | None]], caption: str | None = None, where: str = ""
 ) -> list[dict]:
@@ -107,19 +120,31 @@ def chat_messages(
     return messages
 
 
-def dialog_messages(dialog: Dialog, upto: int | None = None) -> list[dict]:
+def dialog_messages(
+    dialog: Dialog, upto: int | None = None, reminders: Sequence[str | None] = ()
+) -> list[dict]:
     """The dialog as messages; with `upto` = r (from 1) only rounds 1 … r, the answer to round r left open.
 
-    The first question follows picture and caption. Raises UserError for empty texts and for an `upto` out of
-    range.
+    The first question follows picture and caption. reminders: what stands before the answers of the first
+    rounds (None: nothing). Raises UserError for empty texts and for an `upto` out of range.
     """
     where = f"dialog {dialog.image_id}: "
     if upto is not None and not 1 <= upto <= len(dialog.rounds):
         raise UserError(f"{where}round {upto} asked for, it has rounds 1 to {len(dialog.rounds)}")
-    turns = [(turn.question, turn.answer) for turn in dialog.rounds[:upto]]
+    turns = with_reminders([(turn.question, turn.answer) for turn in dialog.rounds[:upto]], reminders)
     if upto is not None:
         turns[-1] = (turns[-1][0], None)
     return chat_messages(turns, dialog.caption, where)
+
+
+def with_reminders(
+    turns: Sequence[tuple[str, str | None]], reminders: Sequence[str | None]
+) -> list[tuple[str, str | None]]:
+    """(question, answer) pairs, the first answers with these reminders before them (None: without)."""
+    return [
+        (question, answer if answer is None or reminder is None else join_reminder(reminder, answer))
+        for (question, answer), reminder in itertools.zip_longest(turns, reminders[: len(turns)])
+    ]
 
 
 def tokenizer_of(processor: Any) -> Any:
@@ -179,6 +204,11 @@ def token_count(processor: Any, messages: list[dict]) -> int:
     return len(_encode_text(processor, messages)["input_ids"])
 
 
+def prompt_ids(processor: Any, messages: list[dict]) -> list[int]:
+    """Token ids of messages that end with an open question, up to where the answer begins."""
+    return _encode_text(processor, messages, add_generation_prompt=True)["input_ids"]
+
+
 def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, bool]]:
     """(token, is it learnt?) for each token of the messages, to look at; "▁" is shown as a space."""
     encoded = _encode_text(processor, messages)
@@ -216,12 +246,38 @@ def answer_starts(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     return [place + size for place in range(len(ids)) if ids[place : place + size] == header]
 
 
-def answer_ids(processor: Any, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer as it stands in a chat, with its <end_of_turn>: what ranking scores."""
+def answer_ids(processor: Any, answers: Sequence[str], recalled: bool = False) -> list[list[int]]:
+    """Token ids of each answer as it stands in a chat, with its <end_of_turn>: what ranking scores.
+
+    recalled: as it stands behind a reminder (whose own tokens are not among them).
+    """
     tokenizer = tokenizer_of(processor)
-    texts = [ANSWER_HEADER + plain_text(answer, "answer") + END for answer in answers]
-    header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
+    before = ANSWER_HEADER + (f"{OPEN}{CLOSE} " if recalled else "")
+    texts = [before + plain_text(answer, "answer") + END for answer in answers]
+    header = len(tokenizer(before.rstrip(" "), add_special_tokens=False)["input_ids"])
     return [ids[header:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def pass_reminders(processor: Any, prompt: dict[str, Any], reminders: Sequence[str | None]) -> list[int]:
+    """Where the answer of each round starts in an encoded dialog whose last question is open: behind the
+    round's reminder, if there is one. The last round's is added to the prompt.
+    """
+    import torch
+
+    tokenizer, ids = tokenizer_of(processor), []
+    header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
+    for reminder in reminders:
+        text = ANSWER_HEADER + (
+            "" if reminder is None else f"{OPEN}{plain_text(reminder, 'reminder')}{CLOSE}"
+        )
+        ids.append(tokenizer(text, add_special_tokens=False)["input_ids"][header:])
+    for name, added in (("input_ids", ids[-1]), ("token_type_ids", [0] * len(ids[-1]))):
+        prompt[name] = torch.cat([prompt[name], torch.tensor(added, dtype=torch.long)])
+    starts = answer_starts(tokenizer, prompt["input_ids"].tolist())
+    for start, own in zip(starts, ids, strict=True):
+        if prompt["input_ids"][start : start + len(own)].tolist() != own:
+            raise UserError("this tokenizer joins the end of a reminder with the answer behind it")
+    return [start + len(own) for start, own in zip(starts, ids, strict=True)]
 
 
 def blank(image: "Image") -> "Image":

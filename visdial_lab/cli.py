@@ -47,6 +47,7 @@ _LICENCE = (
     "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
 _STYLE = "plain, or reminder: recall what the dialog has established, then answer. Default: the config's."
+_ANSWER_STYLE = "plain, or reminder: recall, then answer. Default: as the adapter was trained."
 ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
@@ -142,6 +143,7 @@ def finetune(
     lr: Annotated[float | None, Option(help="Peak learning rate.")] = None,
     epochs: Annotated[float | None, Option(help="Passes over the records.")] = None,
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
+    style: Annotated[str | None, Option(help=_STYLE)] = None,
 ) -> None:
     """Fine-tune the base model with QLoRA; writes an adapter folder."""
     from visdial_lab.files import resolve
@@ -155,6 +157,7 @@ def finetune(
         "training.learning_rate": lr,
         "training.num_train_epochs": epochs,
         "training.max_steps": max_steps,
+        "generation.style": style,
     }
     given = _load_config(config, options)
     rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
@@ -187,26 +190,32 @@ def infer(
     stream: Annotated[bool, Option("--stream", help="Print the answer while it is made.")] = False,
     batch_size: Annotated[int, Option(min=1, help="Entries answered at once.")] = 16,
     resume: Annotated[bool, Option(help="Go on where a --batch-file was stopped, or begin anew.")] = True,
+    style: Annotated[str | None, Option(help=_ANSWER_STYLE)] = None,
 ) -> None:
     """Answer a question about a picture, or a whole file of them."""
     if (batch_file is None) == (conversation is None):
         raise UserError("give either --conversation (with --image-path) or --batch-file (with --output-file)")
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
-    from visdial_lab.chat import record_image
+    from visdial_lab.chat import record_image, said_fields
     from visdial_lab.inference import answer, answer_file, load_answerer
+    from visdial_lab.models import answer_style
 
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     if batch_file is not None:
         with progress("answering") as update:
-            answer_file(model_path, batch_file, output_file, batch_size, resume, update, **decoding)
+            answer_file(model_path, batch_file, output_file, batch_size, resume, update, style, **decoding)
         say(f"wrote {output_file}")
         return
     model, processor = load_answerer(model_path, [image_path])
     picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
-    text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
+    style = answer_style(model_path, style)
+    text = answer(model, processor, picture, conversation, caption, style, stream=stream, **decoding)
     if not stream:
-        print(text)
+        said = said_fields(text)
+        if "reminder" in said:
+            say(f"reminder: {said['reminder']}")
+        print(said["answer"])
 
 
 @app.command()
@@ -225,15 +234,17 @@ def rank(
     memory_gb: Annotated[float | None, Option(min=0.1, help="GiB beyond the weights; default: all.")] = None,
     resume: Annotated[bool, Option(help="Go on where a run was stopped, or begin anew.")] = True,
     skip_bad: Annotated[bool, Option("--skip-bad", help="List bad dialogs and do the others.")] = False,
+    style: Annotated[str | None, Option(help=_ANSWER_STYLE)] = None,
 ) -> None:
     """Rank the 100 candidate answers of every round by the probability the model gives them.
 
     On several GPUs: accelerate launch --num_processes N -m visdial_lab rank …
     """
     from visdial_lab.journal import sources
-    from visdial_lab.models import load_model, pick_device, pick_dtype
+    from visdial_lab.models import answer_style, load_model, pick_device, pick_dtype
     from visdial_lab.predictions import check_pictures, join_processes, rank_dialogs
     from visdial_lab.ranking import iter_scores
+    from visdial_lab.reminding import iter_recalled_scores
     from visdial_lab.visdial import VisDial
 
     source = VisDial.load(dialogs, split, image_root=image_dir)
@@ -242,13 +253,15 @@ def rank(
     device = device or pick_device()
     scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
     settings = scoring | {"split": source.split, "limit": limit, "load_in_4bit": load_in_4bit}
+    style = settings["style"] = answer_style(model_path, style)
     settings |= {"image_dir": image_dir and str(image_dir.absolute()), "dtype": str(pick_dtype(device))}
     made_from = sources(model_path, source.path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
         model, processor = load_model(model_path, load_in_4bit, device)
         check_pictures(processor, chosen, image_dir)
-        return iter_scores(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
+        rank_by = iter_recalled_scores if style == "reminder" else iter_scores
+        return rank_by(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
     with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.chat import takes_images
+from visdial_lab.chat import CLOSE, OPEN, takes_images, tokenizer_of
 from visdial_lab.config import Config
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, shown
 from visdial_lab.files import read_json, resolve
 
 _FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM"}
@@ -66,11 +66,27 @@ def load_model(
     model = _load_base(base, bool(load_in_4bit), device, dtype)
     if device == "cpu" and load_in_4bit:
         model = model.dequantize().float()
+    processor = _load_processor(folder, model.config.model_type)
     if adapted:
+        if answer_style(folder) == "reminder":
+            _tell_tags_apart(model, processor)
         model = _add_adapter(model, folder)
     if adapted and device == "cpu":
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
-    return model.eval(), _load_processor(folder, model.config.model_type)
+    return model.eval(), processor
+
+
+def answer_style(model_path: str | Path, asked: str | None = None) -> str:
+    """How a model answers, "plain" or "reminder": as asked, else as its adapter was trained (lab.json).
+
+    Raises UserError for a style that there is not.
+    """
+    notes = resolve(model_path) / "lab.json"
+    if asked is None and notes.is_file():
+        asked = read_json(notes, "adapter's notes").get("config", {}).get("generation", {}).get("style")
+    if asked not in (None, "plain", "reminder"):
+        raise UserError(f"style should be plain or reminder, is {shown(asked)}")
+    return asked or "plain"
 
 
 def load_base_for_training(config: Config) -> tuple[Any, Any]:
@@ -83,7 +99,30 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
     for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model, _load_processor(folder, model.config.model_type)
+    processor = _load_processor(folder, model.config.model_type)
+    if config.generation.style == "reminder":
+        _tell_tags_apart(model, processor)
+    return model, processor
+
+
+def _tell_tags_apart(model: Any, processor: Any) -> None:
+    """Give the tokens of the reminder's tags vectors of their own, where the base model has none.
+
+    All tokens that pre-training never met end up with the same embedding, and the embedded model never met
+    "<". Frozen, as QLoRA keeps it, no adapter could say which of them comes next. The new vectors are the
+    same every time. A model that knows its tokens, as the real Gemma does, is left alone.
+    """
+    import torch
+
+    tokenizer, weight = tokenizer_of(processor), model.get_input_embeddings().weight
+    ids = sorted(set(tokenizer(OPEN + CLOSE, add_special_tokens=False)["input_ids"]))
+    rows = torch.nn.functional.normalize(weight[ids].detach().float(), dim=1)
+    alike = ((rows @ rows.T).fill_diagonal_(0) > 0.9).any(dim=1).tolist()
+    chosen = [token for token, same in zip(ids, alike, strict=True) if same]
+    drawn = torch.randn(len(chosen), weight.shape[1], generator=torch.Generator().manual_seed(0))
+    length = weight.detach().float().norm(dim=1).mean().cpu()
+    new = torch.nn.functional.normalize(drawn, dim=1) * length
+    weight.data[chosen] = new.to(weight)
 
 
 def _is_adapter(folder: Path | str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _THING = "the thing"  # in a hand that holds something, nobody said what
-NOTHING = "nothing yet"  # the reminder when nothing was said that could help
+NOTHING = "nothing"  # the reminder when nothing was said that could help
 _FACTS = 3  # so many of a thing's facts are recalled, the latest
 _PRONOUN = {"man": "he", "boy": "he", "woman": "she", "girl": "she"}  # everything else is "it"
 _OWNER = {"his": "he", "her": "she", "its": "it"}
@@ -81,22 +81,23 @@ def reminders(kinds: Sequence[str], caption: str, turns: Sequence[tuple[str, str
         asked = _spell_out(memory, question)
         subject = memory.subject(asked)
         facts = ", ".join(memory.known[subject][-_FACTS:])
-        parts = [asked] if asked != question else []
-        parts += [f"{subject or 'the picture'}: {facts}"] if facts else []
-        found.append("; ".join(parts) or NOTHING)
+        parts = [f"{asked}?"] if asked != question else []
+        parts += [f"{subject}, {facts}" if subject else facts] if facts else []
+        found.append(" ".join(parts) or NOTHING)
         _listen(memory, asked, subject, answer or "")
     return found
 
 
 def _spell_out(memory: _Memory, question: str) -> str:
     """The question as it would be asked without a history: pronouns by name, what was left out put in."""
-    if question == "how many":
+    if question == "how many" and memory.asked.startswith("are there any"):
         return memory.asked.replace("are there any", "how many") + " are there"
     if question == "what color":
         return f"what color is {memory.hand or _of(memory.focus or 'the person', 'hat')}"
     if question == "what color is it" and memory.hand and not memory.hand.startswith(_THING):
         return f"what color is {memory.hand}"
-    if other := re.fullmatch("(?:and|what about) (.+)", question):
+    other = re.fullmatch("(?:and|what about) (.+)", question)
+    if other and (memory.focus or memory.asked.startswith("are there any")):
         return _carry_over(memory, other[1])
     if re.search(_WHOLE, question):
         return question
@@ -116,13 +117,13 @@ def _carry_over(memory: _Memory, to: str) -> str:
     if memory.asked.startswith("are there any"):
         return f"are there any {to}"
     if to == "the other one":
-        kind = _kind(memory.focus or "")
+        kind = _kind(memory.focus)
         others = [name for name in memory.seen if _kind(name) == kind and name != memory.focus]
         to = others[-1] if others else f"the other {kind}"
     to = memory.last.get({"him": "he", "her": "she"}.get(to), to)
     if owned := re.search(rf"{memory.focus}'s (\w+)|the (\w+) of {memory.focus}", memory.asked):
         return memory.asked.replace(owned[0], _of(to, owned[1] or owned[2]))
-    return memory.asked.replace(memory.focus or "", to)
+    return memory.asked.replace(memory.focus, to)
 
 
 def _kind(name: str) -> str:
@@ -161,7 +162,7 @@ def _listen(memory: _Memory, asked: str, subject: str | None, answer: str) -> No
     no, there = bool(re.match(_NO, answer)), re.fullmatch(r"is there (an? (\w+))", asked)
     fact = None if re.search(_UNKNOWN, answer) or not answer else _fact(asked, answer, no)
     memory.asked = asked
-    held = re.search(r"^holding (?!nothing)(?:.* )?(\w+)$", fact or "")
+    held = re.search(r"^holding (?:.* )?(\w+)$", fact or "")
     if there:
         subject = f"the {there[2]}" if there[2] in memory.kinds and not no else None
     if fact:
@@ -193,7 +194,7 @@ def _fact(asked: str, answer: str, no: bool) -> str | None:
     if "holding" in asked:
         thing = _found(rf"\ban? (?:{_COLOR} )?\w+$", answer)
         bare = answer if asked.startswith("what is") else "something"
-        return "holding " + ("nothing" if no or answer == "nothing" else thing or bare)
+        return "not holding anything" if no or answer == "nothing" else f"holding {thing or bare}"
     if asked.endswith("doing"):
         return _found(_POSE, answer) or _found("holding.*", answer)
     if many := re.fullmatch("how many (.+) are there", asked):
