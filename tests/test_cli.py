@@ -180,10 +180,44 @@ def test_infer_with_a_model_that_reads_text_only(run, tmp_path):
     batch.write_text(json.dumps([{"conversation": "Q: is it red?"}, {"conversation": "Q: " + "why " * 900}]))
     code, _, err = run(*words, "--batch-file", batch, "--output-file", result)
     assert code == 2 and "error: [1]: the conversation has" in err
-    assert {path.name for path in tmp_path.iterdir()} == {"blind", "b.json"}, "nothing done, nothing left"
-    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}]))
-    assert run(*words, "--batch-file", batch, "--output-file", result)[0] == 0
-    assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()]
+    assert {path.name for path in tmp_path.iterdir()} == {"blind", "b.json", "r.json.part-0"}, (
+        "what was done is kept"
+    )
+    batch.write_text(json.dumps([{"conversation": "Q: is it red?"}] * 2))
+    code, _, err = run(*words, "--batch-file", batch, "--output-file", result)
+    assert code == 0 and "answering: 1 of 2" in err
+    assert [entry["answer"] for entry in json.loads(result.read_text())] == [said.strip()] * 2
+
+
+def test_bad_entries_of_a_batch_are_left_out_and_added_once_mended(run, tiny, tmp_path, model):
+    """Ones of the wrong form, a picture that is missing or damaged, a text that is too long."""
+    picture, batch, result = str(next((tiny / "images").iterdir())), tmp_path / "b.json", tmp_path / "r.json"
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = [{"image": picture, "conversation": f"Q: {text}?"} for text in "abcdef"]
+    entries = [3, good[1], good[2] | {"image": "no.png"}, good[3] | {"image": str(tmp_path / "bad.png")}]
+    entries += [good[4] | {"conversation": "Q: " + "why " * 900}, good[5] | {"image": None}, good[0]]
+    batch.write_text(json.dumps(entries))
+    words = ["infer", "--model-path", model, "--max-new-tokens", 4, "--batch-file", batch]
+    words += ["--output-file", result, "--batch-size", 2]
+    code, _, err = run(*words, "--skip-bad")
+    lines = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    expected = ["[0] should be an object", "[2]: image not found: no.png", "damaged image"]
+    expected += ["[4]: the conversation has", "[5]: this model looks at pictures"]
+    assert code == 1 and "5 of 7 entries skipped" in err
+    assert all(text in line for text, line in zip(expected, lines, strict=True)), lines
+    first = json.loads(result.read_text())
+    assert [entry["conversation"] for entry in first] == ["Q: b?", "Q: a?"]
+
+    batch.write_text(json.dumps([good[0], *entries[1:2], *good[2:], good[0]]))
+    code, _, err = run(*words)
+    assert code == 0 and "answering: 2 of 7" in err and "answering: 7 of 7" in err
+    whole = json.loads(result.read_text())
+    assert [whole[1], whole[6]] == first and len(whole) == 7 and not list(tmp_path.glob("*.part-*"))
+
+    batch.write_text(json.dumps([3, 4]))
+    code, _, err = run(*words, "--skip-bad")
+    assert code == 2 and "none of the 2 entries can be answered" in err
+    assert json.loads(result.read_text()) == whole
 
 
 def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, monkeypatch):

@@ -79,8 +79,8 @@ def test_modules_import_one_way():
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
         *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher", "generation"),
         *("models", "finetune", "decoding", "inference", "forest", "decoder", "ranking", "reminding"),
-        *("predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "cli"),
+        *("predictions", "export", "plots", "views"),
+        *("evaluation", "report", "pipeline", "doctor", "cli_models", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

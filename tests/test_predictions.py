@@ -134,10 +134,11 @@ def test_nothing_but_bad_dialogs_is_no_result(dialogs, tmp_path):
 
 
 def test_the_first_bad_dialog_ends_it_and_keeps_the_rest(dialogs, tmp_path):
-    scorer = Scorer(bad=[dialogs[3].image_id])
-    with pytest.raises(UserError, match=r"damaged image\n\d of 9 dialogs are finished and kept.*--skip-bad"):
+    scorer = Scorer(bad=[dialogs[6].image_id])
+    with pytest.raises(UserError, match=r"damaged image\n[1-8] of 9 dialogs are finished .*--skip-bad"):
         rank_dialogs(dialogs, tmp_path / "r.json", MADE_FROM, scorer)
-    assert set(journal.read(tmp_path / "r.json", MADE_FROM)) == set(scorer.scored)
+    kept = journal.paths(tmp_path / "r.json")[0].read_text().splitlines()[1:]
+    assert [int(json.loads(line)[0].partition(":")[0]) for line in kept] == scorer.scored
 
 
 def test_dialogs_without_options_have_nothing_to_rank(tmp_path):
@@ -221,6 +222,50 @@ def test_bad_dialogs_of_every_kind(rank, model, tmp_path):
     assert (
         code == 2 and "error: dialog 1003, round 2" in err and "3 of 6 dialogs are finished and kept" in err
     )
+
+
+def test_dialogs_that_cannot_be_read_are_left_out_and_added_once_mended(rank, model, tmp_path):
+    path = make_dataset(tmp_path / "data", dialogs=5) / "visdial_1.0_val.json"
+    _, _, whole = rank(model, path)
+    document = json.loads(path.read_text())
+    first, _, third, fourth, _ = document["data"]["dialogs"]
+    kept = [third["dialog"][1]["answer_options"].pop(), fourth["dialog"][0].pop("gt_index")]
+    path.write_text(json.dumps(document))
+    code, err, _ = rank(model, path)
+    assert code == 2 and "error: dialogs file" in err and "answer_options has 99 entries" in err
+    code, err, written = rank(model, path, "--skip-bad")
+    lines = err.splitlines()
+    assert code == 1 and written == [entry for entry in whole if entry["image_id"] not in (1003, 1004)]
+    assert lines[-3] == "skipped: data.dialogs[2].dialog[1].answer_options has 99 entries, expected 100"
+    assert lines[-2] == "skipped: data.dialogs[3].dialog[0].gt_index is missing"
+    assert lines[-1].startswith("2 of 5 dialogs skipped")
+
+    third["dialog"][1]["answer_options"].append(kept[0])  # one of them is mended
+    path.write_text(json.dumps(document))
+    code, err, written = rank(model, path, "--skip-bad")
+    assert code == 1 and "ranking: 3 of 4" in err and "1 of 5 dialogs skipped" in err
+    fourth["dialog"][0]["gt_index"] = kept[1]
+    path.write_text(json.dumps(document))
+    code, err, written = rank(model, path)
+    assert code == 0 and "ranking: 4 of 5" in err and written == whole and not list(tmp_path.glob("*.part-*"))
+
+    del first["caption"]  # the limit counts dialogs of the file, whether they are good or bad
+    path.write_text(json.dumps(document))
+    code, err, written = rank(model, path, "--skip-bad", "--limit", 2)
+    assert code == 1 and "1 of 2 dialogs skipped" in err and {x["image_id"] for x in written} == {1002}
+    code, err, _ = rank(model, path, "--skip-bad", "--limit", 1, "--no-resume")
+    assert code == 2 and "none of the 1 dialogs can be read: data.dialogs[0].caption is missing" in err
+
+
+def test_found_out_before_the_model_is_loaded(rank, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("visdial_lab.models.load_model", lambda *_: pytest.fail("the model was loaded"))
+    path = make_dataset(tmp_path / "data", dialogs=2) / "visdial_1.0_val.json"
+    code, err, _ = rank(model, path, "--image-dir", tmp_path / "none")
+    assert code == 2 and "none is not a folder" in err and "--image-dir" in err
+    (tmp_path / "ranks.json").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(list(map(str, command(model, path, tmp_path / "ranks.json"))))
+    assert stop.value.code == 2
 
 
 def test_pictures_and_model_that_do_not_go_together(rank, model, tmp_path):

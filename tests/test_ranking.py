@@ -16,7 +16,7 @@ from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
 from visdial_lab.models import load_base_for_training, load_model
-from visdial_lab.ranking import score_dialogs
+from visdial_lab.ranking import iter_scores, score_dialogs
 from visdial_lab.visdial import Dialog, Round, VisDial
 
 WORDS = [
@@ -420,6 +420,55 @@ def test_bad_among_good(seeing, tmp_path, monkeypatch, processes):
     assert [scores[n] for n in bad] == [[]] * 4
     for number, other in zip((1, 3, 6), expected, strict=True):
         assert_same(scores[number], other)
+
+
+@pytest.mark.parametrize("together", [1, 10**4])
+def test_the_first_bad_dialog_loses_nothing_that_is_finished(seeing, tmp_path, monkeypatch, together):
+    """Dialogs before it are all yielded, whether their batches were collected, pending or being filled."""
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", together)
+    dialogs = [some_dialog(tmp_path, n) for n in range(60, 65)]
+    dialogs[3] = dataclasses.replace(dialogs[3], image_path=None)
+    found = []
+    with pytest.raises(UserError, match="dialog 63: no image"):
+        for number, _ in iter_scores(*seeing, dialogs):
+            found.append(number)
+    assert found[:3] == [0, 1, 2]
+
+
+def test_a_score_that_is_no_number_costs_no_other_dialog(seeing, tmp_path, monkeypatch):
+    monkeypatch.setitem(ranking._ENOUGH, "cpu", 10**4)
+    dialogs = [some_dialog(tmp_path, n) for n in range(3)]
+    real = ranking._scores
+
+    def broken(dialog, *arguments):
+        if dialog.image_id == 0:
+            raise UserError("dialog 0: the score is nan")
+        return real(dialog, *arguments)
+
+    monkeypatch.setattr(ranking, "_scores", broken)
+    found = []
+    with pytest.raises(UserError, match="the score is nan"):
+        for number, _ in iter_scores(*seeing, dialogs):
+            found.append(number)
+    assert found == [1, 2]
+
+
+def test_dropout_is_off_and_the_model_left_as_it_was(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model, processor = load_model(tiny_model.build(tmp_path / "m"))
+    config = LoraConfig(
+        r=4, lora_dropout=0.9, init_lora_weights=False, target_modules=["q_proj", "down_proj"]
+    )
+    model = get_peft_model(model, config)
+    dialogs = [some_dialog(tmp_path, 1)]
+    model.eval()
+    expected = score_dialogs(model, processor, dialogs)
+    model.train()
+    model.get_base_model().lm_head.eval()  # someone's own choice for one module
+    before = [module.training for module in model.modules()]
+    assert_same(score_dialogs(model, processor, dialogs)[0], expected[0])
+    assert [module.training for module in model.modules()] == before and any(before) and not all(before)
 
 
 def test_random_numbers_of_the_caller_stay_untouched(seeing, tmp_path, monkeypatch):

@@ -156,9 +156,8 @@ def check(folder, files) -> bool:
     try:
         dialogs = VisDial.load(folder / "dialogs.json", dense=folder / "dense.json")
     except UserError as error:
-        text = str(error)
-        assert len(text.splitlines()) <= 2 and len(text) < 700 and str(folder) in text and text.isprintable()
-        text.encode()
+        _check_message(error, folder)
+        salvage(folder, files[0])
         return False
     data = json.loads(files[0].decode("utf-8-sig", errors="replace"))["data"]  # skipped texts may be bad
     dense = json.loads(files[1].decode("utf-8-sig"))
@@ -178,6 +177,31 @@ def check(folder, files) -> bool:
             assert turn.relevance is None or all(0 <= value <= 1 for value in turn.relevance)
     assert not relevance and dialogs[:1]._repr_html_()
     return True
+
+
+def _check_message(error, folder="") -> None:
+    text = str(error)
+    assert len(text.splitlines()) <= 2 and len(text) < 700 and str(folder) in text and text.isprintable()
+    text.encode()
+
+
+def salvage(folder, data: bytes) -> None:
+    """Load without the dialogs at fault: what is left is what a file of the others alone gives."""
+    bad = {}
+    try:
+        dialogs = VisDial.load(folder / "dialogs.json", on_bad=bad.__setitem__)
+    except UserError as error:
+        _check_message(error, folder)
+        return
+    for n, reason in bad.items():
+        assert f"data.dialogs[{n}]" in reason
+        _check_message(reason)
+    document = json.loads(data.decode("utf-8-sig", errors="surrogateescape"))
+    entries = document["data"]["dialogs"]
+    assert len(dialogs) + len(bad) == len(entries) and len(dialogs)
+    document["data"]["dialogs"] = [one for n, one in enumerate(entries) if n not in bad]
+    (folder / "good.json").write_text(json.dumps(document))
+    assert list(dialogs) == list(VisDial.load(folder / "good.json"))
 
 
 def run(folder, seed: int, count: int) -> tuple[int, float]:

@@ -271,6 +271,33 @@ def test_mistakes_in_dialogs(tmp_path, spoil, expected):
     assert f"dialogs file {tmp_path / 'dialogs.json'}: {expected}" in text
 
 
+FAULTS = [(spoil, expected) for spoil, expected in MISTAKES if expected.startswith("data.dialogs[")]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), FAULTS, ids=[expected for _, expected in FAULTS])
+def test_a_dialog_at_fault_can_be_left_out(tmp_path, spoil, expected):
+    """It is named as in the refusal of the whole file; the others are read as if nothing were wrong."""
+    document, bad = make_document(), {}
+    whole = list(load(tmp_path, document))
+    spoil(document)
+    assert list(load(tmp_path, document, on_bad=bad.__setitem__)) == [whole[0], *whole[2:]]
+    assert list(bad) == [1] and bad[1].startswith(expected)
+
+
+def test_what_is_wrong_with_the_whole_file_is_refused_all_the_same(tmp_path):
+    faults = [spoil for spoil, expected in MISTAKES if not expected.startswith("data.dialogs[")]
+    assert len(faults) == 8
+    for spoil in [*faults, lambda d: put(d, "version", "0.9"), lambda d: put(d, "split", "test")]:
+        document, bad = make_document(), {}
+        spoil(document)
+        refusal(tmp_path, document, split="val", on_bad=bad.__setitem__)
+        assert not bad
+    document, bad = make_document(), {}
+    for n in range(4):
+        del entry(document, n)["caption"]
+    assert "each of its 4 dialogs" in refusal(tmp_path, document, on_bad=bad.__setitem__) and len(bad) == 4
+
+
 def test_mistakes_in_the_test_split(tmp_path):
     document = make_document("test")
     del turn(document, 1, 0)["answer"]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from visdial_lab import __version__
+from visdial_lab import __version__, cli_models
+from visdial_lab.cli_models import AnswerStyleOption, ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
 
@@ -37,6 +38,9 @@ app = typer.Typer(
 generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
 app.add_typer(generate, name="generate")
 
+StyleOption = Annotated[
+    str | None, Option(help="plain, or reminder: recall the dialog, then answer. Default: the config's.")
+]
 ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (
     "all: the official zips (the default; 20 GB for train). needed: only the photos of the dialogs asked "
@@ -46,9 +50,6 @@ _LICENCE = (
     "any, or free: only photos that COCO's own lists call free to use: attribution, share-alike, no known "
     "restrictions, US government. The lists (241 MB for train) are Flickr's word, which COCO did not check."
 )
-_STYLE = "plain, or reminder: recall what the dialog has established, then answer. Default: the config's."
-_ANSWER_STYLE = "plain, or reminder: recall, then answer. Default: as the adapter was trained."
-ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,6 +101,15 @@ def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
     return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
 
 
+def _list_skipped(reasons: list[str], total: int, what: str) -> None:
+    """Say what --skip-bad has left out; then the command ends with exit code 1."""
+    for reason in reasons:
+        say(f"skipped: {reason}")
+    if reasons:
+        say(f"{len(reasons)} of {total} {what} skipped; once mended, the same command adds them")
+        raise typer.Exit(1)
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         print(f"visdial-lab {__version__}")
@@ -122,7 +132,7 @@ def base(
     config: ConfigOption = "scenes",
     split: Annotated[str | None, Option(help="Split to read; default: the config's.")] = None,
     sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
-    style: Annotated[str | None, Option(help=_STYLE)] = None,
+    style: StyleOption = None,
 ) -> None:
     """Turn human dialogs into training records (TRL's conversational format), one a line."""
     from visdial_lab.generation import write_records
@@ -143,7 +153,7 @@ def finetune(
     lr: Annotated[float | None, Option(help="Peak learning rate.")] = None,
     epochs: Annotated[float | None, Option(help="Passes over the records.")] = None,
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
-    style: Annotated[str | None, Option(help=_STYLE)] = None,
+    style: StyleOption = None,
 ) -> None:
     """Fine-tune the base model with QLoRA; writes an adapter folder."""
     from visdial_lab.files import resolve
@@ -190,7 +200,8 @@ def infer(
     stream: Annotated[bool, Option("--stream", help="Print the answer while it is made.")] = False,
     batch_size: Annotated[int, Option(min=1, help="Entries answered at once.")] = 16,
     resume: Annotated[bool, Option(help="Go on where a --batch-file was stopped, or begin anew.")] = True,
-    style: Annotated[str | None, Option(help=_ANSWER_STYLE)] = None,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="List bad entries and do the others.")] = False,
+    style: AnswerStyleOption = None,
 ) -> None:
     """Answer a question about a picture, or a whole file of them."""
     if (batch_file is None) == (conversation is None):
@@ -198,16 +209,20 @@ def infer(
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
     from visdial_lab.chat import record_image, said_fields
-    from visdial_lab.inference import answer, answer_file, load_answerer
-    from visdial_lab.models import answer_style
+    from visdial_lab.inference import answer, answer_file, check_image
+    from visdial_lab.models import answer_style, load_model, sees
 
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     if batch_file is not None:
         with progress("answering") as update:
-            answer_file(model_path, batch_file, output_file, batch_size, resume, update, style, **decoding)
+            entries, skipped = answer_file(
+                model_path, batch_file, output_file, batch_size, resume, skip_bad, update, style, **decoding
+            )
         say(f"wrote {output_file}")
+        _list_skipped(skipped, entries, "entries")
         return
-    model, processor = load_answerer(model_path, [image_path])
+    check_image(image_path, image_path is None and sees(model_path))
+    model, processor = load_model(model_path)
     picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
     style = answer_style(model_path, style)
     text = answer(model, processor, picture, conversation, caption, style, stream=stream, **decoding)
@@ -234,7 +249,7 @@ def rank(
     memory_gb: Annotated[float | None, Option(min=0.1, help="GiB beyond the weights; default: all.")] = None,
     resume: Annotated[bool, Option(help="Go on where a run was stopped, or begin anew.")] = True,
     skip_bad: Annotated[bool, Option("--skip-bad", help="List bad dialogs and do the others.")] = False,
-    style: Annotated[str | None, Option(help=_ANSWER_STYLE)] = None,
+    style: AnswerStyleOption = None,
 ) -> None:
     """Rank the 100 candidate answers of every round by the probability the model gives them.
 
@@ -247,34 +262,35 @@ def rank(
     from visdial_lab.reminding import iter_recalled_scores
     from visdial_lab.visdial import VisDial
 
-    source = VisDial.load(dialogs, split, image_root=image_dir)
-    chosen = list(source[:limit])
+    bad: dict[int, str] = {}
+    source = VisDial.load(dialogs, split, image_root=image_dir, on_bad=bad.__setitem__ if skip_bad else None)
+    unreadable = [bad[n] for n in sorted(bad) if limit is None or n < limit]
+    chosen = list(source[: limit and limit - len(unreadable)])
     number, count, device = join_processes()
     device = device or pick_device()
     scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
     settings = scoring | {"split": source.split, "limit": limit, "load_in_4bit": load_in_4bit}
     style = settings["style"] = answer_style(model_path, style)
     settings |= {"image_dir": image_dir and str(image_dir.absolute()), "dtype": str(pick_dtype(device))}
-    made_from = sources(model_path, source.path, **settings)
+    made_from = sources(model_path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
+        check_pictures(model_path, chosen, image_dir)
         model, processor = load_model(model_path, load_in_4bit, device)
-        check_pictures(processor, chosen, image_dir)
         rank_by = iter_recalled_scores if style == "reminder" else iter_scores
         return rank_by(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
     with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:
         skipped = rank_dialogs(
-            chosen, output_file, made_from, score, number, count, resume, skip_bad, progress=update
+            chosen, output_file, made_from, score, number, count, resume, skip_bad, unreadable, update
         )
     if number == 0:
         say(f"wrote {output_file}")
-    for reason in skipped:
-        say(f"skipped: {reason}")
-    if skipped:
-        say(f"{len(skipped)} of {len(chosen)} dialogs skipped; once mended, the same command adds them")
-        raise typer.Exit(1)
+        _list_skipped(skipped, len(chosen) + len(unreadable), "dialogs")
+
+
+app.command()(cli_models.export)
 
 
 @app.command()

@@ -68,7 +68,9 @@ def _cleaned_up(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     except OSError as error:
-        if error.errno not in _DISK | _PLACE:
+        about = str(error.filename)  # a folder that cannot be made, the temporary file, or some other file
+        own = about.startswith(str(temporary)) or Path(about) in path.parents
+        if error.errno not in _DISK | _PLACE and not own:
             raise
         raise UserError(
             f"cannot write {path}: {error.strerror}; free space or choose another place"

@@ -1,7 +1,7 @@
 """Answering questions: many at once, a picture and its dialog read once, up to the end of the turn; and the
 job behind `visdial-lab infer --batch-file`."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +9,18 @@ from visdial_lab import chat, journal
 from visdial_lab.decoding import check_length, cut, generate, read, read_on
 from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
-from visdial_lab.models import answer_style, load_model
+from visdial_lab.models import answer_style, evaluating, load_model, sees
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+OnBad = Callable[[int, UserError], None]
 Turns = Sequence[tuple[str, str | None]]  # (question, answer) pairs, the last answer None: to be given
 Conversation = tuple[str, Turns, str | None, Any]  # where (for messages), turns, caption, picture
 
-_REMINDER_TOKENS = 96  # room for a reminder beside the answer's max_new_tokens
+_NEW_TOKENS = 32  # the longest answer, unless told otherwise
+_REMINDER_TOKENS = 96  # room for a reminder beside it
 
 
 def parse_conversation(text: str) -> list[tuple[str, str | None]]:
@@ -48,25 +50,37 @@ def parse_conversation(text: str) -> list[tuple[str, str | None]]:
     return turns
 
 
-def read_batch(path: Path) -> list[dict]:
+def read_batch(path: Path, on_bad: OnBad | None = None) -> list[dict]:
     """Read [{"image": path or null, "conversation": "Q: …", "caption": text or null}], every entry checked.
 
-    Raises UserError naming file and entry.
+    Raises UserError naming file and entry. With `on_bad` that is called for each bad entry instead.
     """
     entries = read_json(path, "batch file")
     if not isinstance(entries, list):
         raise UserError(f"batch file {path}: expected a list of objects, got {shown(entries)}")
-    for number, entry in enumerate(entries):
-        place = f"batch file {path}: [{number}]"
-        if not isinstance(entry, dict):
-            raise UserError(f"{place} should be an object with image and conversation, is {shown(entry)}")
-        for key, needed in (("conversation", True), ("image", False), ("caption", False)):
-            value = entry.get(key)
-            if not isinstance(value, str) and (needed or value is not None):
-                raise UserError(f"{place}.{key} should be text, is {shown(value)}")
-        with naming(place):
-            parse_conversation(entry["conversation"])
+    for place, entry in enumerate(entries):
+        try:
+            _check_entry(f"[{place}]", entry)
+        except UserError as error:
+            _report(place, UserError(f"batch file {path}: {error}"), on_bad)
     return entries
+
+
+def _check_entry(where: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} should be an object with image and conversation, is {shown(entry)}")
+    for key, needed in (("conversation", True), ("image", False), ("caption", False)):
+        value = entry.get(key)
+        if not isinstance(value, str) and (needed or value is not None):
+            raise UserError(f"{where}.{key} should be text, is {shown(value)}")
+    with naming(where):
+        parse_conversation(entry["conversation"])
+
+
+def _report(place: int, error: UserError, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise error
+    on_bad(place, error)
 
 
 def answer_file(
@@ -75,42 +89,61 @@ def answer_file(
     output: Path,
     batch_size: int = 16,
     resume: bool = True,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     style: str | None = None,
     **decoding: Any,
-) -> None:
+) -> tuple[int, list[str]]:
     """Write the batch file's list with an "answer" in every entry, and the "reminder" that a model in
     reminder style gave before it. A job that was stopped goes on there.
 
+    skip_bad: leave entries that cannot be answered out of the result, instead of raising UserError.
     style (None: as the adapter was trained) and decoding: as for `answer`. progress(done, total) is called
-    after each entry. Raises UserError for entries that cannot be answered and, with `resume`, for unfinished
-    work that was made from something else.
+    after each entry.
+    Returns how many entries there are, and why some were skipped. Raises UserError, with `resume`, for
+    unfinished work that was made from something else.
     """
+    skipped: dict[int, str] = {}
     decoding["style"] = answer_style(model_path, style)
-    entries, made_from = read_batch(batch_file), journal.sources(model_path, batch_file, **decoding)
-    answers = journal.read(output, made_from, resume)
-    left = {place: entry for place, entry in enumerate(entries) if place not in answers}
+
+    def on_bad(place: int, error: UserError) -> None:
+        if not skip_bad:
+            raise error
+        skipped[place] = str(error)
+
+    entries, made_from = read_batch(batch_file, on_bad), journal.sources(model_path, **decoding)
+    keys = [journal.key(place, entry) for place, entry in enumerate(entries)]
+    answers = journal.read(output, made_from, keys, resume)
     with journal.writing(output, made_from) as write:
-        progress(len(answers), len(entries))
-        loaded = load_answerer(model_path, [entry.get("image") for entry in entries])
-        for place, text in answer_entries(*loaded, left, batch_size, **decoding):
-            write(place, text)
-            answers[place] = text
-            progress(len(answers), len(entries))
-    said = (chat.said_fields(answers[place]) for place in range(len(entries)))
-    write_json(output, [entry | fields for entry, fields in zip(entries, said, strict=True)])
-    journal.remove(output)
+        left = {n: entry for n, entry in enumerate(entries) if n not in skipped and keys[n] not in answers}
+        sighted = any(entry.get("image") is None for entry in left.values()) and sees(model_path)
+        for place in list(left):
+            try:
+                check_image(left[place].get("image"), sighted)
+            except UserError as error:
+                on_bad(place, UserError(f"[{place}]: {error}"))
+                del left[place]
+        progress(len(answers), len(entries) - len(skipped))
+        loaded = load_model(model_path) if left else (None, None)
+        for place, text in answer_entries(*loaded, left, batch_size, on_bad=on_bad, **decoding):
+            write(keys[place], text)
+            answers[keys[place]] = text
+            progress(len(answers), len(entries) - len(skipped))
+    done = [entry | chat.said_fields(answers[keys[n]]) for n, entry in enumerate(entries) if n not in skipped]
+    if skipped and not done:
+        raise UserError(f"none of the {len(entries)} entries can be answered: {next(iter(skipped.values()))}")
+    write_json(output, done)
+    if not skipped:
+        journal.remove(output)
+    return len(entries), [skipped[place] for place in sorted(skipped)]
 
 
-def load_answerer(model_path: str | Path, images: Collection[Any]) -> tuple[Any, Any]:
-    """`load_model` for questions about these pictures. Raises UserError when one is missing or not given."""
-    for image in images:
-        if image is not None and not resolve(image).is_file():
-            raise UserError(f"image not found: {image}")
-    model, processor = load_model(model_path)
-    if chat.takes_images(processor) and None in images:
-        raise UserError(f"{model_path} looks at pictures: give --image-path (or image in the batch file)")
-    return model, processor
+def check_image(image: str | Path | None, sighted: bool) -> None:
+    """Raises UserError when a picture is missing, or not given to a model that looks at one."""
+    if image is not None and not resolve(image).is_file():
+        raise UserError(f"image not found: {image}")
+    if sighted and image is None:
+        raise UserError("this model looks at pictures: give --image-path (or image in the batch file)")
 
 
 def answer(
@@ -142,11 +175,13 @@ def answer_entries(
     batch_size: int = 16,
     seed: int = 0,
     style: str = "plain",
+    on_bad: OnBad | None = None,
     **decoding: Any,
 ) -> Iterator[tuple[int, str]]:
     """(place, answer) for the entries of a batch file, {place in it: entry}; so many are answered at once.
 
-    seed, style and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered.
+    seed, style and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered,
+    when the others of its batch are done; with `on_bad` that is called instead.
     """
 
     def conversation(place: int) -> Conversation:
@@ -155,11 +190,26 @@ def answer_entries(
             turns, picture = parse_conversation(entry["conversation"]), chat.record_image(entry)
             return f"[{place}]: ", turns, entry["caption"], picture
 
+    def answered(places: Sequence[int]) -> dict[int, str]:
+        conversations = [conversation(place) for place in places]
+        texts = _reply(model, processor, conversations, style, seed=seed + start, **decoding)
+        return {place: said[-1] for place, said in zip(places, texts, strict=True)}
+
     places = list(entries)
     for start in range(0, len(places), batch_size):
-        chosen = places[start : start + batch_size]
-        texts = _reply(model, processor, [*map(conversation, chosen)], style, seed=seed + start, **decoding)
-        yield from ((place, said[-1]) for place, said in zip(chosen, texts, strict=True))
+        chosen, bad = places[start : start + batch_size], {}
+        try:
+            texts = answered(chosen)
+        except UserError:  # somewhere in this batch: then one by one
+            texts = {}
+            for place in chosen:
+                try:
+                    texts |= answered([place])
+                except UserError as error:
+                    bad[place] = error
+        yield from texts.items()
+        for place, error in bad.items():
+            _report(place, error, on_bad)
 
 
 def answer_dialogs(
@@ -202,7 +252,7 @@ def _reply(
     conversations: Sequence[Conversation],
     style: str,
     every_round: bool = False,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = _NEW_TOKENS,
     **decoding: Any,
 ) -> list[list[str]]:
     """What the model says to the last question of each conversation, or to all of them.
@@ -225,7 +275,7 @@ def _reply(
         rows += [row] * len(ends)
         prompts += [ids[:end] for end in ends]
         counts.append(len(ends))
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         found = read(model, chat.pad(processor, examples))
         lengths = [len(ids) - 1 for ids in prompts]  # `generate` reads the last token itself
         past = cut(found, rows, lengths, lengths)
@@ -273,7 +323,7 @@ def _recall_and_reply(
             messages.append(chat.chat_messages(asked, caption, where))
             prompts.append(chat.prompt_ids(processor, messages[-1]))
             check_length(model, where, len(prompts[-1]), room)
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             if number == 0:
                 batch = [
                     _encode(processor, where, own, picture)

@@ -1,34 +1,44 @@
 """Long jobs that survive a kill: what is finished is appended to a journal beside the result, line by line.
 
 The journal of R.json is R.json.part-0; a job of several processes has one for each, .part-1, .part-2 … The
-first line says what the values were made from, every other one is [key, value]. The same command, given
-again, reads them all, does what is left, and removes them once the result is written.
+first line says what all values were made from, every other one is [key, value], and the key tells of which
+input it is the value. The same command, given again, reads them all, does what is left, and removes them once
+the result is written.
 """
 
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from visdial_lab import __version__
 from visdial_lab.course import model_fingerprint
 from visdial_lab.errors import UserError, shown
-from visdial_lab.files import read_json, resolve, sha256, write_text
+from visdial_lab.files import read_json, resolve, write_text
 
 _SYNC_SECONDS = 5  # how much work a power cut may cost; a killed process loses nothing
 
 
-def sources(model_path: str | Path, input_path: Path, **settings: Any) -> dict[str, Any]:
-    """Everything that the values depend on, to stand in a journal: weights, input file, settings, version."""
+def key(name: int, content: Any) -> str:
+    """The key of an input's value, as "17:9f86d081884c7d65": its name and a fingerprint of what is in it.
+
+    So a file of inputs may be mended between two runs: what was mended is done, the rest is kept.
+    """
+    return f"{name}:{hashlib.sha256(repr(content).encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def sources(model_path: str | Path, **settings: Any) -> dict[str, Any]:
+    """What every value depends on, to stand in a journal's first line: weights, settings, version."""
     adapter, base = resolve(model_path) / "adapter_config.json", None
     if adapter.is_file():
         base = model_fingerprint(read_json(adapter).get("base_model_name_or_path", ""))
-    made_from = {"model": model_fingerprint(model_path), "base model": base, "input": sha256(input_path)}
+    made_from = {"model": model_fingerprint(model_path), "base model": base}
     return made_from | settings | {"visdial_lab": __version__}
 
 
@@ -37,15 +47,15 @@ def paths(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*"))
 
 
-def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
-    """{key: value} of all journals of a result; a last line that a kill has cut off is cut away.
+def read(output: Path, made_from: dict, keys: Collection, resume: bool = True) -> dict:
+    """{key: value} of all journals of a result, for these keys; a last line that a kill has cut off goes.
 
     Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
     and says what differs.
     """
     if not resume:
         remove(output)
-    found: dict[int, Any] = {}
+    found: dict = {}
     for path in paths(output):
         try:
             there, entries = _read_one(path)
@@ -54,20 +64,22 @@ def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
         if not entries:  # begun, but nothing was finished: nothing to go on with
             path.unlink()
             continue
-        keys = [key for key in there | made_from if there.get(key) != made_from.get(key)]
-        if keys:
-            changes = (f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in keys)
+        names = [name for name in there | made_from if there.get(name) != made_from.get(name)]
+        changes = [f"{name} {shown(there.get(name))}, now {shown(made_from.get(name))}" for name in names]
+        known = {key: value for key, value in entries.items() if key in keys}
+        if changes or not known:
             raise UserError(
-                f"{path} holds unfinished work made from something else: {'; '.join(changes)}.\n"
+                f"{path} holds unfinished work made from something else: "
+                f"{'; '.join(changes) or 'another input file'}.\n"
                 "Give the options it was begun with, or another output file, or --no-resume to begin anew"
             )
-        found |= entries
+        found |= known
     return found
 
 
-def _read_one(path: Path) -> tuple[dict, dict[int, Any]]:
+def _read_one(path: Path) -> tuple[dict, dict]:
     """(what a journal was made from, its entries). Raises UserError for a file that is not ours."""
-    entries: dict[int, Any] = {}
+    entries: dict = {}
     with path.open("r+b") as file:
         try:
             made_from = json.loads(file.readline())["made_from"]
@@ -86,22 +98,22 @@ def _read_one(path: Path) -> tuple[dict, dict[int, Any]]:
 
 
 @contextlib.contextmanager
-def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable[[int, Any], None]]:
+def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable[[Any, Any], None]]:
     """Give write(key, value), which appends to the journal of process `number`.
 
     Raises UserError when the place cannot be written or the disk is full.
     """
-    if output.exists() and not output.is_file():
+    if os.path.exists(output) and not output.is_file():  # os.path: for it, too long a name is no error
         raise UserError(f"cannot write {output}: it is not a file; give the name of one")
     path = output.with_name(f"{output.name}.part-{number}")
     header = json.dumps({"made_from": made_from}) + "\n"
-    if not path.exists():
+    if not os.path.exists(path):
         write_text(path, header)
     try:
         with path.open("ab", buffering=0) as file:  # a line a system call: nothing waits in a buffer
             synced = time.monotonic()
 
-            def write(key: int, value: Any) -> None:
+            def write(key: Any, value: Any) -> None:
                 nonlocal synced
                 line = (json.dumps([key, value], allow_nan=False) + "\n").encode()
                 try:
@@ -116,7 +128,7 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
 
             yield write
     finally:
-        if path.exists() and path.stat().st_size == len(header):  # nothing was finished
+        if os.path.exists(path) and path.stat().st_size == len(header):  # nothing was finished
             path.unlink()
 
 

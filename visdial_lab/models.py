@@ -1,12 +1,14 @@
 """Loading Gemma-3: a base model or an adapter on one, in 4 bits or not, on whatever this machine has."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from visdial_lab.chat import CLOSE, OPEN, takes_images, tokenizer_of
 from visdial_lab.config import Config
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve
 
 _FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM"}
@@ -45,48 +47,76 @@ def pick_dtype(device: str) -> Any:
 
 
 def load_model(
-    path_or_name: str | Path, load_in_4bit: bool | None = None, device: str | None = None, dtype: Any = None
+    path_or_name: str | Path,
+    load_in_4bit: bool | None = None,
+    device: str | None = None,
+    dtype: Any = None,
+    merge: bool = False,
 ) -> tuple[Any, Any]:
     """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
 
     An adapter brings its base model along, in 4 bits if it was trained so; `load_in_4bit` overrides that.
-    On the CPU NF4 weights are unpacked once, after loading, and the adapter is added to them: same values,
-    same answers, less work in every step.
+    On the CPU, or with `merge`, NF4 weights are unpacked once, after loading, and the adapter is added to
+    them: same values, same answers, less work in every step.
     Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
     incomplete.
     """
     silence()
-    folder = base = _locate(path_or_name)
+    folder = _locate(path_or_name)
+    base = base_of(folder)
     device = device or pick_device()
-    adapted = _is_adapter(folder)
-    if adapted:
-        base = _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
-        if load_in_4bit is None and (folder / "lab.json").is_file():
-            load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
+    adapted = base != folder
+    if adapted and load_in_4bit is None and (folder / "lab.json").is_file():
+        load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
     model = _load_base(base, bool(load_in_4bit), device, dtype)
-    if device == "cpu" and load_in_4bit:
-        model = model.dequantize().float()
     processor = _load_processor(folder, model.config.model_type)
+    merge = merge or device == "cpu"
+    if merge and load_in_4bit:
+        model = model.dequantize()
+        model = model.float() if device == "cpu" else model
     if adapted:
         if answer_style(folder) == "reminder":
             _tell_tags_apart(model, processor)
         model = _add_adapter(model, folder)
-    if adapted and device == "cpu":
+    if adapted and merge:
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
     return model.eval(), processor
 
 
 def answer_style(model_path: str | Path, asked: str | None = None) -> str:
-    """How a model answers, "plain" or "reminder": as asked, else as its adapter was trained (lab.json).
+    """How a model answers, "plain" or "reminder": as asked, else as its adapter was trained (lab.json; merged
+    into its base by `export`: export.json).
 
     Raises UserError for a style that there is not.
     """
-    notes = resolve(model_path) / "lab.json"
-    if asked is None and notes.is_file():
-        asked = read_json(notes, "adapter's notes").get("config", {}).get("generation", {}).get("style")
+    for name, *keys in (("lab.json",), ("export.json", "adapter")):
+        if asked is None and (resolve(model_path) / name).is_file():
+            asked = read_json(resolve(model_path) / name, "model's notes")
+            for key in (*keys, "config", "generation", "style"):
+                asked = asked.get(key) if isinstance(asked, dict) else None
     if asked not in (None, "plain", "reminder"):
         raise UserError(f"style should be plain or reminder, is {shown(asked)}")
     return asked or "plain"
+
+
+def sees(path_or_name: str | Path) -> bool:
+    """Whether a base model or adapter looks at pictures, found out without loading it.
+
+    Raises UserError as `load_model` does for a folder that holds no Gemma-3.
+    """
+    return _kind(base_of(_locate(path_or_name))) == "gemma3"
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Switch off what a model does in training only (dropout), and leave it as it was found."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def load_base_for_training(config: Config) -> tuple[Any, Any]:
@@ -129,6 +159,18 @@ def _is_adapter(folder: Path | str) -> bool:
     return isinstance(folder, Path) and (folder / "adapter_config.json").is_file()
 
 
+def base_of(path_or_name: Path | str) -> Path | str:
+    """The base model of an adapter, as a folder or a hub name; a base model is its own.
+
+    Raises UserError when one of the two is not there.
+    """
+    folder = _locate(path_or_name)
+    if not _is_adapter(folder):
+        return folder
+    with naming(f"adapter {folder}, base model"):
+        return _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
+
+
 def _entry(path: Path, *keys: str) -> Any:
     """One entry of a JSON file of a model folder, or a UserError that names what is missing."""
     value = read_json(path, "model description")
@@ -150,10 +192,11 @@ def _locate(path_or_name: str | Path) -> Path | str:
     return name
 
 
-def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
-    import transformers
-
+def _kind(folder: Path | str) -> str:
+    """A base model's type, one of _FAMILIES."""
     if not isinstance(folder, Path):
+        import transformers
+
         kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
     elif (folder / "config.json").is_file():
         kind = _entry(folder / "config.json", "model_type")
@@ -163,6 +206,13 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
         raise UserError(
             f"{folder} holds a model of type {kind!r}; this course needs Gemma-3 ({', '.join(_FAMILIES)})"
         )
+    return kind
+
+
+def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = None) -> Any:
+    import transformers
+
+    kind = _kind(folder)
     dtype = dtype or pick_dtype(device)
     packed = transformers.BitsAndBytesConfig(
         load_in_4bit=True,

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import journal
-from visdial_lab.chat import said_fields, takes_images
+from visdial_lab.chat import said_fields
 from visdial_lab.errors import UserError
 from visdial_lab.files import write_text
 from visdial_lab.metrics import ranks_from_scores
+from visdial_lab.models import sees
 from visdial_lab.visdial import Dialog
 
 
@@ -77,12 +78,14 @@ def _meet(count: int, value: Any) -> list:
     return values
 
 
-def check_pictures(processor: Any, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
-    """Find out before the work when model and pictures cannot come together. Raises UserError."""
-    if not takes_images(processor):
+def check_pictures(model_path: str | Path, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
+    """Find out before the model is loaded when it and the pictures cannot come together. Raises UserError."""
+    if not sees(model_path):
         if image_dir is not None:
             raise UserError("this model reads text only and ranks without pictures; leave --image-dir out")
-    elif all(dialog.image_path is None for dialog in dialogs):
+    elif image_dir is not None and not image_dir.is_dir():
+        raise UserError(f"--image-dir {image_dir} is not a folder")
+    elif dialogs and all(dialog.image_path is None for dialog in dialogs):
         where = image_dir or "the folder of the dialogs file"
         raise UserError(f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where")
 
@@ -96,22 +99,27 @@ def rank_dialogs(
     count: int = 1,
     resume: bool = True,
     skip_bad: bool = False,
+    unreadable: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
 
     score(dialogs, on_bad) → (index, scores of each round) in any order, as `ranking.iter_scores`, or these
     and what the model said, as `reminding.iter_recalled_scores`; called when something is left to do.
-    Returns the reasons why dialogs were skipped. Raises UserError for journals made
-    from something else and, without skip_bad, for the first bad dialog.
+    unreadable: why further dialogs of the file are not among these.
+    Returns the reasons why dialogs were skipped. Raises UserError for journals made from something else and,
+    without skip_bad, for the first bad dialog.
     """
+    if not dialogs and unreadable:
+        raise UserError(f"none of the {len(unreadable)} dialogs can be read: {unreadable[0]}")
     if not any(turn.options is not None for dialog in dialogs for turn in dialog.rounds):
         raise UserError("no round of these dialogs has answer options: there is nothing to rank")
-    done: set[int] = set()
+    keys = {_key(dialog): dialog for dialog in dialogs}
+    done: set[str] = set()
     if number == 0:
-        done = set(journal.read(output, made_from, resume))
+        done = set(journal.read(output, made_from, keys, resume))
     [done, *_] = _meet(count, done)  # nobody writes before the first has read
-    left = [dialog for dialog in dialogs if dialog.image_id not in done][number::count]
+    left = [dialog for key, dialog in keys.items() if key not in done][number::count]
     finished, total = len(done), len(done) + len(left)
     skipped: dict[int, str] = {}
 
@@ -127,31 +135,42 @@ def rank_dialogs(
     with journal.writing(output, made_from, number) as write:
         for index, rows, *said in score(left, on_bad) if left else ():
             scores = [None if row is None else row.tolist() for row in rows]
-            write(left[index].image_id, [scores, *said])
+            write(_key(left[index]), [scores, *said])
             finished += 1
             progress(finished, total - len(skipped))
     for others in _meet(count, skipped):
         skipped |= others
-    return _merge(dialogs, output, made_from, skipped) if number == 0 else []
+    if number > 0:
+        return []
+    _merge(dialogs, output, made_from, skipped)
+    reasons = [*unreadable, *(skipped[dialog.image_id] for dialog in dialogs if dialog.image_id in skipped)]
+    if not reasons:  # else what is done is kept until the rest is mended
+        journal.remove(output)
+    return reasons
+
+
+def _key(dialog: Dialog) -> str:
+    """Of its scores in a journal."""
+    said = [(turn.question, turn.answer, turn.options) for turn in dialog.rounds]
+    return journal.key(dialog.image_id, (dialog.caption, said))
 
 
 def _merge(
     dialogs: Sequence[Dialog], output: Path, made_from: dict[str, Any], skipped: dict[int, str]
-) -> list[str]:
-    """All journals → the EvalAI list; the journals go unless some dialogs are still to be mended."""
-    found = journal.read(output, made_from)
+) -> None:
+    """All journals → the EvalAI list."""
+    keys = {dialog.image_id: _key(dialog) for dialog in dialogs}
+    found = journal.read(output, made_from, keys.values())
     ranked = [dialog for dialog in dialogs if dialog.image_id not in skipped]
     if not ranked:
         raise UserError(f"none of the {len(dialogs)} dialogs could be scored: {next(iter(skipped.values()))}")
-    lost = [dialog.image_id for dialog in ranked if dialog.image_id not in found]
+    lost = [dialog.image_id for dialog in ranked if keys[dialog.image_id] not in found]
     if lost:
         raise UserError(
             f"{len(lost)} dialogs (first {lost[0]}) are in no journal beside {output}: processes on several "
             "machines need an output folder that all of them see. The same command goes on"
         )
-    scores = [[row and np.array(row) for row in found[dialog.image_id][0]] for dialog in ranked]
-    answers = [texts for dialog in ranked for texts in found[dialog.image_id][1:]]  # none in plain style
+    values = [found[keys[dialog.image_id]] for dialog in ranked]
+    scores = [[row and np.array(row) for row in rows] for rows, *_ in values]
+    answers = [said for _, *texts in values for said in texts]  # none in plain style
     write_text(output, json.dumps(predictions(ranked, scores, answers or None)) + "\n")
-    if not skipped:
-        journal.remove(output)
-    return [skipped[dialog.image_id] for dialog in dialogs if dialog.image_id in skipped]

@@ -26,6 +26,7 @@ from visdial_lab.chat import (
 from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
 from visdial_lab.errors import UserError
 from visdial_lab.forest import Forest, Rows, lay_out, plant
+from visdial_lab.models import evaluating
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
 OnBad = Callable[[int, UserError], None]
+Known = dict[tuple[str, bool], list[int]]  # (an option, does it stand behind a reminder?) → token ids
 
 _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
@@ -79,37 +81,55 @@ def iter_scores(
     blank_image: score with a gray picture. length_normalised: mean instead of sum over the tokens.
     memory_gb: GiB to use on the GPU beside the weights (None = all that are free). It decides how much is
     computed at once; if it runs out all the same, half as much is tried.
+    A model in training mode is put into evaluation mode (no dropout) meanwhile.
     Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
     read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
+    Dialogs that the model has read already are yielded first.
     """
     check_config(model.config.get_text_config())
     room = _Room(model, memory_gb)
     fast = model.device.type == "cuda" and len(dialogs) >= _WORTH_COMPILING
     running: list[_Running] = []
+    bad: list[tuple[int, UserError]] = []
 
     def finish() -> Iterator[tuple[int, Scores]]:
         for batch, collect in running:
             for (number, forest), nodes in zip(batch, collect(), strict=True):
                 try:
-                    yield number, _scores(dialogs[number], forest, nodes, length_normalised)
+                    scores = _scores(dialogs[number], forest, nodes, length_normalised)
                 except UserError as error:
-                    _skip(number, error, on_bad)
+                    bad.append((number, error))
+                else:
+                    yield number, scores
 
-    for batch in _batches(_ready(model, processor, dialogs, blank_image, said), room, on_bad):
-        started = _start(model, processor, batch, room, fast)
-        yield from finish()  # the batch before: while it is collected, the GPU has this one to work on
-        running = started
-    yield from finish()
+    def report() -> None:
+        while bad:
+            number, error = bad.pop(0)
+            if on_bad is None:
+                raise error
+            on_bad(number, error)
+
+    with evaluating(model):
+        for batch in _batches(_ready(model, processor, dialogs, blank_image, said), room, bad):
+            started = _start(model, processor, batch, room, fast)
+            yield from finish()  # the batch before: while it is collected, the GPU has this one to work on
+            running = started
+            if bad:  # that may end the run: nothing that is under way may be lost
+                yield from finish()
+                running = []
+                report()
+        yield from finish()
+        report()
 
 
 def _batches(
-    ready: Iterator[tuple[int, Forest | UserError]], room: "_Room", on_bad: OnBad | None
+    ready: Iterator[tuple[int, Forest | UserError]], room: "_Room", bad: list[tuple[int, UserError]]
 ) -> Iterator[list[tuple[int, Forest]]]:
-    """As many dialogs at a time as there is room for, at least one."""
+    """As many dialogs at a time as there is room for, at least one; those at fault go to `bad`."""
     batch: list[tuple[int, Forest]] = []
     for number, forest in ready:
         if isinstance(forest, UserError):
-            _skip(number, forest, on_bad)
+            bad.append((number, forest))
             continue
         if batch and sum(other.size for _, other in batch) + forest.size > room.tokens:
             yield batch
@@ -117,12 +137,6 @@ def _batches(
         batch.append((number, forest))
     if batch:
         yield batch
-
-
-def _skip(number: int, error: UserError, on_bad: OnBad | None) -> None:
-    if on_bad is None:
-        raise error
-    on_bad(number, error)
 
 
 def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised: bool) -> Scores:
@@ -174,7 +188,7 @@ class _Preparation:
     said: Sequence[Sequence[str]] | None
     limit: int
     dtype: Any
-    known: dict[tuple[str, bool], list[int]] = dataclasses.field(default_factory=dict)
+    known: Known = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.dialogs)
@@ -192,12 +206,7 @@ class _Preparation:
 
 
 def _grow(
-    processor: Any,
-    dialog: Dialog,
-    blank_image: bool,
-    said: Sequence[str],
-    limit: int,
-    known: dict[tuple[str, bool], list[int]],
+    processor: Any, dialog: Dialog, blank_image: bool, said: Sequence[str], limit: int, known: Known
 ) -> Forest:
     """The forest of a dialog. Raises UserError naming dialog, round and option of what is wrong.
 
@@ -216,12 +225,11 @@ def _grow(
                 where = f"dialog {dialog.image_id}, round {place + 1}"
                 raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
     recalled = [reminders[place] is not None for place in places]
-    for behind in set(recalled):
-        own = (texts for texts, is_behind in zip(options, recalled, strict=True) if is_behind == behind)
-        new = sorted({text for texts in own for text in texts if (text, behind) not in known})
-        if new:
-            ids = answer_ids(processor, new, behind)
-            known.update(zip(((text, behind) for text in new), ids, strict=True))
+    needed = {(text, own) for texts, own in zip(options, recalled, strict=True) for text in texts}
+    for behind in (False, True):
+        new = sorted(text for text, own in needed - known.keys() if own == behind)
+        ids = answer_ids(processor, new, behind) if new else []
+        known.update(zip(((text, behind) for text in new), ids, strict=True))
     candidates = [[known[text, own] for text in texts] for texts, own in zip(options, recalled, strict=True)]
     forest = plant(candidates, np.array(starts)[places] - 1, trunk, places)
     last = forest.roots[forest.tree] + forest.depth  # position of each node

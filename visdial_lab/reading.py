@@ -11,15 +11,16 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
-from visdial_lab.errors import UserError, naming
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import atomic_folder, read_bytes, read_json, write_json
 
 OPTIONS = 100  # candidates a round, in every file that has candidates at all
+SPLITS = ("train", "val", "test")
 CACHE_FROM = 64 << 20  # bytes; a smaller file is parsed in less than half a second anyway
 _FORMAT = 1  # of the cache; to be raised when the columns change
 
@@ -61,14 +62,17 @@ class _Dialog(msgspec.Struct, gc=False):
     dialog: Annotated[list[_Round], msgspec.Meta(min_length=1)]
 
 
-class _Data(msgspec.Struct):
+_Entry = TypeVar("_Entry", _Dialog, msgspec.Raw)  # Raw: bytes still to be read, so that each can fail alone
+
+
+class _Data(msgspec.Struct, Generic[_Entry]):
     questions: list[str]
     answers: list[str]
-    dialogs: Annotated[list[_Dialog], msgspec.Meta(min_length=1)]
+    dialogs: Annotated[list[_Entry], msgspec.Meta(min_length=1)]
 
 
-class _Document(msgspec.Struct):
-    data: _Data
+class _Document(msgspec.Struct, Generic[_Entry]):
+    data: _Data[_Entry]
     split: str = ""
     version: msgspec.Raw = msgspec.Raw()
 
@@ -92,6 +96,28 @@ def _need_100(values: list, name: str) -> None:
         raise ValueError(f"{name} has {len(values)} entries, expected {OPTIONS}")
 
 
+def read_split(
+    path: Path, asked: str | None = None, on_bad: Callable[[int, str], None] | None = None
+) -> tuple[Columns, str]:
+    """Read and check a dialogs file; returns its columns and the short name of its split.
+
+    asked: the split, if the file does not say. on_bad(number of a dialog, reason): called for each dialog at
+    fault, which is left out; without it the first one is a UserError. What is wrong with the file as a whole
+    always is. The message names file, entry and field.
+    """
+    try:
+        columns = read_columns(path)
+        with naming(f"dialogs file {path}"):
+            split = _agree_on_split(asked, columns.split)
+            _check_split(columns, split, len(columns.options) > 0)
+    except UserError:
+        if on_bad is None:
+            raise
+        with naming(f"dialogs file {path}"):
+            return _read_good(path, asked, on_bad)
+    return columns, split
+
+
 def read_columns(path: Path) -> Columns:
     """Read and check a dialogs file, or map the columns that an earlier reading of this very file has kept.
 
@@ -111,28 +137,62 @@ def read_columns(path: Path) -> Columns:
 
 
 def _parse(path: Path) -> Columns:
-    document = _decode(path)  # the file's bytes are gone from memory before the columns are laid out
+    document = _decode(path, _Dialog)  # the file's bytes are gone from memory before the columns are laid out
     with naming(f"dialogs file {path}"):
-        if bytes(document.version).strip(b'"').startswith(b"0.9"):
-            raise UserError("this is VisDial v0.9; v1.0 is needed (`visdial-lab download` fetches it)")
-        columns = _columns(document.data, document.split)
+        columns = _columns(document.data, document.data.dialogs, document.split)
         _check(columns)
         return columns
 
 
-def _decode(path: Path) -> _Document:
+def _read_good(path: Path, asked: str | None, on_bad: Callable[[int, str], None]) -> tuple[Columns, str]:
+    """Read one dialog after the other, slower than all at once, and leave out those that are at fault."""
+    document = _decode(path, msgspec.Raw)
+    data, split = document.data, _agree_on_split(asked, document.split)
+    good: dict[int, _Dialog] = {}
+    for n, raw in enumerate(data.dialogs):
+        try:
+            good[n] = msgspec.json.decode(raw, type=_Dialog)
+        except msgspec.ValidationError as error:
+            on_bad(n, _explain(error, f"data.dialogs[{n}]"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            on_bad(n, f"data.dialogs[{n}]: not UTF-8 text, or lists inside lists inside lists …")
+    ranked = any(turn.answer_options is not None for dialog in good.values() for turn in dialog.dialog)
+    used: dict[int, int] = {}
+    for n, dialog in list(good.items()):
+        try:
+            if dialog.image_id in used:
+                before = f"data.dialogs[{used[dialog.image_id]}]"
+                raise UserError(f"data.dialogs[0].image_id {dialog.image_id} was used by {before} already")
+            alone = _columns(data, [dialog], document.split)
+            _check(alone)
+            _check_split(alone, split, ranked)
+            used[dialog.image_id] = n
+        except UserError as error:
+            on_bad(n, str(error).replace("data.dialogs[0]", f"data.dialogs[{n}]", 1))
+            del good[n]
+    if not good:
+        raise UserError(f"each of its {len(data.dialogs)} dialogs is at fault")
+    return _columns(data, list(good.values()), document.split), split
+
+
+def _decode(path: Path, entry: type) -> _Document:
+    """The file's tree with dialogs of this type: _Dialog for checked ones, Raw for bytes."""
     data = read_bytes(path, "dialogs file")
     view = memoryview(data)[3 if data.startswith(b"\xef\xbb\xbf") else 0 :]
     try:
-        return msgspec.json.decode(view, type=_Document)
+        document = msgspec.json.decode(view, type=_Document[entry])
     except msgspec.ValidationError as error:
         raise UserError(f"dialogs file {path}: {_other_kind(view) or _explain(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"dialogs file {path}, {_locate(data, error)}") from None
+    if bytes(document.version).strip(b'"').startswith(b"0.9"):
+        fetch = "v1.0 is needed (`visdial-lab download` fetches it)"
+        raise UserError(f"dialogs file {path}: this is VisDial v0.9; {fetch}")
+    return document
 
 
-def _columns(data: _Data, split: str) -> Columns:
-    turns = [turn for dialog in data.dialogs for turn in dialog.dialog]
+def _columns(data: _Data, dialogs: list[_Dialog], split: str) -> Columns:
+    turns = [turn for dialog in dialogs for turn in dialog.dialog]
     has = np.array([turn.answer_options is not None for turn in turns])
     packed = b"".join(turn.answer_options or b"" for turn in turns)
     fields = [[turn.question for turn in turns], [turn.answer for turn in turns]]
@@ -141,9 +201,9 @@ def _columns(data: _Data, split: str) -> Columns:
         split,
         data.questions,
         data.answers,
-        [dialog.caption for dialog in data.dialogs],
-        image_ids=np.array([dialog.image_id for dialog in data.dialogs]),
-        starts=np.cumsum([0, *(len(dialog.dialog) for dialog in data.dialogs)]),
+        [dialog.caption for dialog in dialogs],
+        image_ids=np.array([dialog.image_id for dialog in dialogs]),
+        starts=np.cumsum([0, *(len(dialog.dialog) for dialog in dialogs)]),
         rounds=np.stack([np.asarray(field, np.int32) for field in fields], axis=1),
         options=np.frombuffer(packed, np.int32).reshape(-1, OPTIONS),
     )
@@ -159,21 +219,41 @@ def _check(columns: Columns) -> None:
     question, answer, gt_index, row = columns.rounds.T
     n_questions, n_answers = len(columns.questions), len(columns.answers)
     outside = "{} is {}, expected 0 to {}".format
-    refuse(columns, question >= n_questions, lambda r: outside("question", question[r], n_questions - 1))
-    refuse(columns, answer >= n_answers, lambda r: outside("answer", answer[r], n_answers - 1))
+    _refuse(columns, question >= n_questions, lambda r: outside("question", question[r], n_questions - 1))
+    _refuse(columns, answer >= n_answers, lambda r: outside("answer", answer[r], n_answers - 1))
     if columns.options.max(initial=0) >= n_answers:
         o, k = np.argwhere(columns.options >= n_answers)[0]
         wrong = outside(f"answer_options[{k}]", columns.options[o, k], n_answers - 1)
-        refuse(columns, row == o, lambda _: wrong)
+        _refuse(columns, row == o, lambda _: wrong)
     pointing = gt_index >= 0
-    refuse(columns, pointing & (row < 0), lambda _: "gt_index is there, but answer_options is missing")
+    _refuse(columns, pointing & (row < 0), lambda _: "gt_index is there, but answer_options is missing")
     there = np.where(pointing, -2, answer)
     there[pointing] = columns.options[row[pointing], gt_index[pointing]]
     says = "gt_index points at answer {}, but answer is {}".format
-    refuse(columns, there != answer, lambda r: says(there[r], "missing" if answer[r] < 0 else answer[r]))
+    _refuse(columns, there != answer, lambda r: says(there[r], "missing" if answer[r] < 0 else answer[r]))
 
 
-def refuse(columns: Columns, bad: np.ndarray, message: Callable[[int], str]) -> None:
+def _agree_on_split(asked: str | None, named: str) -> str:
+    """The split's short name. Files say "val2018" or "test2018", and subsets may have names of their own."""
+    said = next((name for name in SPLITS if named.startswith(name)), None)
+    if said is not None and asked in SPLITS and asked != said:
+        raise UserError(f"split is {shown(named)}, but {asked} was asked for; were two files swapped?")
+    return asked or said or "val"
+
+
+def _check_split(columns: Columns, split: str, ranked: bool) -> None:
+    """Some published subsets have no options at all; a file that has them must have them everywhere. But the
+    test split has them only in a dialog's last round, and keeps the answer to that one secret."""
+    _, answer, gt_index, row = columns.rounds.T
+    test = split.startswith("test")
+    last = np.isin(np.arange(len(row)), columns.starts[1:] - 1)
+    _refuse(columns, (answer < 0) & ~(last & test), lambda _: "answer is missing")
+    if ranked:
+        _refuse(columns, (row < 0) & (last | (not test)), lambda _: "answer_options is missing")
+        _refuse(columns, (gt_index < 0) & (not test), lambda _: "gt_index is missing")
+
+
+def _refuse(columns: Columns, bad: np.ndarray, message: Callable[[int], str]) -> None:
     """Raise UserError with the place of the first round r where bad[r], and message(r)."""
     if bad.any():
         r = int(bad.argmax())
@@ -224,13 +304,13 @@ _WORDS = {"int": "a whole number", "float": "a decimal number", "str": "text", "
 _WORDS |= {"array": "a list", "object": "an object", "array | null": "a list"}
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, root: str = "") -> str:
     """As "Expected `int`, got `str` - at `$.data.dialogs[1].image_id`": the place first, in plain words."""
     what, _, place = str(error).partition(" - at `$")
     what = re.sub(r"Object missing required field `(\w+)`", r"\1 is missing", what)
     dot = ": " if what[0].isupper() else "."  # our own messages begin with a field of the place
     what = re.sub(r"`([^`]+)`", lambda kind: _WORDS.get(kind[1], kind[1]), what[0].lower() + what[1:])
-    return f"{place.strip('`')}{dot}{what}".lstrip(".: ")
+    return f"{root}{place.strip('`')}{dot}{what}".lstrip(".: ")
 
 
 def _other_kind(data: memoryview) -> str | None:

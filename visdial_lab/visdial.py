@@ -7,14 +7,12 @@ import html
 import io
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from visdial_lab.errors import UserError, naming, shown
+from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
-from visdial_lab.reading import Columns, read_columns, read_dense, refuse
+from visdial_lab.reading import Columns, read_dense, read_split
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
@@ -24,8 +22,6 @@ IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last 
     "VisualDialog_val2018/VisualDialog_val2018_{:012d}.jpg",
     "VisualDialog_test2018/VisualDialog_test2018_{:012d}.jpg",
 )
-
-_SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +52,9 @@ class Dialog:
     def image(self):
         """Open the picture as an RGB PIL image. Raises UserError when it is missing or damaged."""
         if self.image_path is None:
-            name = f"{self.image_id:012d}.jpg"
-            raise UserError(
-                f"dialog {self.image_id}: no image …{name} found; is image_root the right folder?"
-            )
+            name = f"…{self.image_id:012d}.jpg"
+            hint = "is --image-dir (image_root in Python) the right folder?"
+            raise UserError(f"dialog {self.image_id}: no image {name} found; {hint}")
         from PIL import Image
 
         try:
@@ -87,13 +82,22 @@ class VisDial(Sequence):
         self.split, self.path, self._image_root = split, path, image_root
 
     @classmethod
-    def load(cls, source="data/scenes", split=None, dense=None, image_root=None) -> "VisDial":
+    def load(
+        cls,
+        source="data/scenes",
+        split=None,
+        dense=None,
+        image_root=None,
+        on_bad: Callable[[int, str], None] | None = None,
+    ) -> "VisDial":
         """Read and check a dialogs file.
 
         source: a folder with visdial_1.0_{split}.json (and dense annotations, if there), a dialogs file, or
         the name of a profile, whose data folder is read.
         split: "train", "val" (default) or "test"; for a file, what the file itself says goes first.
         dense: a dense annotations file. image_root: folder of the images (default: the source's folder).
+        on_bad(its number in the file, reason): called for each dialog that is at fault, which is left out;
+        dense annotations, which may be of such a dialog, are left aside then.
         Raises UserError naming file, entry and field for whatever is missing or wrong.
         """
         source = _data_root(source)
@@ -101,11 +105,8 @@ class VisDial(Sequence):
             split = split or "val"
         path, dense = _find_files(source, split, dense)
         image_root = resolve(image_root) if image_root is not None else path.parent
-        columns = read_columns(path)
-        with naming(f"dialogs file {path}"):
-            split = _agree_on_split(split, columns.split)
-            _check_split(columns, split)
-        relevance = read_dense(dense, columns, path) if dense is not None else {}
+        columns, split = read_split(path, split, on_bad)
+        relevance = read_dense(dense, columns, path) if dense is not None and on_bad is None else {}
         return cls(columns, range(len(columns.captions)), relevance, split, path, image_root)
 
     def __len__(self) -> int:
@@ -225,26 +226,6 @@ def _find_files(source: Path, split: str | None, dense) -> tuple[Path, Path | No
         if dense is None and (source / name).is_file():
             dense = source / name
     return path, dense
-
-
-def _agree_on_split(asked: str | None, named: str) -> str:
-    """The split's short name. Files say "val2018" or "test2018", and subsets may have names of their own."""
-    said = next((name for name in _SPLITS if named.startswith(name)), None)
-    if said is not None and asked in _SPLITS and asked != said:
-        raise UserError(f"split is {shown(named)}, but {asked} was asked for; were two files swapped?")
-    return asked or said or "val"
-
-
-def _check_split(columns: Columns, split: str) -> None:
-    """Some published subsets have no options at all; a file that has them must have them everywhere. But the
-    test split has them only in a dialog's last round, and keeps the answer to that one secret."""
-    _, answer, gt_index, row = columns.rounds.T
-    test = split.startswith("test")
-    last = np.isin(np.arange(len(row)), columns.starts[1:] - 1)
-    refuse(columns, (answer < 0) & ~(last & test), lambda _: "answer is missing")
-    if len(columns.options):
-        refuse(columns, (row < 0) & (last | (not test)), lambda _: "answer_options is missing")
-        refuse(columns, (gt_index < 0) & (not test), lambda _: "gt_index is missing")
 
 
 # How things look in a notebook. Colours are inherited or see-through: light and dark pages both work.
