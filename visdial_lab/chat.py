@@ -27,6 +27,9 @@ _CONTROL = re.compile(
 )
 
 
+OPEN, CLOSE = "<reminder>", "</reminder>"  # around what a model in reminder style recalls before it answers
+
+
 def plain_text(text: str, what: str = "text") -> str:
     """Trim what a person typed and disarm control tokens in it: "<end_of_turn>" becomes "< end_of_turn>".
 
@@ -42,6 +45,40 @@ def plain_text(text: str, what: str = "text") -> str:
     if not text:
         raise UserError(f"{what} is empty; every turn needs some text")
     return text
+
+
+def join_reminder(reminder: str, answer: str) -> str:
+    """What a model in reminder style learns to say: "<reminder>it = the dog</reminder> brown".
+
+    Raises UserError when either is empty, the reminder holds "<" or ">", or the answer a reminder's tag.
+    """
+    said = f"{OPEN}{' '.join(reminder.split())}{CLOSE} {answer.strip()}"
+    split_reminder(said)  # raises if this could not be read back
+    return said
+
+
+def split_reminder(text: str) -> tuple[str | None, str]:
+    """ "<reminder>it = the dog</reminder> brown" → ("it = the dog", "brown"); without any tag (None, text).
+
+    Raises UserError, saying what is wrong, unless there is one reminder, at the start, closed, not empty and
+    without angle brackets, and an answer behind it.
+    """
+    text = text.strip()
+    if OPEN not in text and CLOSE not in text:
+        return None, text
+    opened, closed = text.count(OPEN), text.count(CLOSE)
+    if opened != 1 or closed > 1:
+        raise UserError(f"expected one {OPEN}, found {opened} of it and {closed} of {CLOSE}")
+    if not text.startswith(OPEN):
+        raise UserError(f"the reminder should stand before the answer, found {text[:40]!r}")
+    if not closed:
+        raise UserError(f"the reminder is not closed with {CLOSE}")
+    reminder, answer = (part.strip() for part in text.removeprefix(OPEN).split(CLOSE))
+    if not reminder or not answer:
+        raise UserError("nothing in the reminder" if not reminder else "no answer behind the reminder")
+    if "<" in reminder or ">" in reminder:
+        raise UserError(f"the reminder holds an angle bracket: {reminder!r}")
+    return reminder, answer
 
 
 def chat_messages(
