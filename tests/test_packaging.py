@@ -77,9 +77,19 @@ def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
-        *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation", "models"),
+        *(
+            "download",
+            "baselines",
+            "submission",
+            "text_metrics",
+            "metrics",
+            "chat",
+            "generation",
+            "api_data",
+            "models",
+        ),
         *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "cli"),
+        *("api_page", "evaluation", "report", "pipeline", "doctor", "cli_generate", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -7,7 +7,7 @@ import html
 import io
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +140,16 @@ class VisDial(Sequence):
             raise UserError(f"cannot sample {n} dialogs: {self.path} has {len(self)}")
         places = sorted(random.Random(seed).sample(range(len(self)), n))
         return self._subset([self._chosen[place] for place in places])
+
+    def answered(self) -> Iterator[tuple[int, int, str]]:
+        """(place of the dialog, round_id, question) of every round whose answer is published, fast: 1.2
+        million of them in seconds, because no options are looked up."""
+        columns = self._columns
+        for place, n in enumerate(self._chosen):
+            start, end = columns.starts[n : n + 2]
+            for round_id, (question, answer) in enumerate(columns.rounds[start:end, :2].tolist(), 1):
+                if answer >= 0:
+                    yield place, round_id, columns.questions[question]
 
     def to_datasets(self):
         """A `datasets.Dataset` for the tools of that world, one row a dialog.
