@@ -67,7 +67,7 @@ def test_starting_imports_nothing_heavy(command):
         if command[0] == "-c"
         else ("try: runpy.run_module('visdial_lab', run_name='__main__')\nexcept SystemExit: pass\n")
     )
-    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets")
+    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets", "openai")
     code += f"print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip().endswith("[]")
@@ -77,19 +77,10 @@ def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
-        *(
-            "download",
-            "baselines",
-            "submission",
-            "text_metrics",
-            "metrics",
-            "chat",
-            "generation",
-            "api_data",
-            "models",
-        ),
-        *("finetune", "inference", "forest", "decoder", "ranking", "predictions", "plots", "views"),
-        *("api_page", "evaluation", "report", "pipeline", "doctor", "cli_generate", "cli"),
+        *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation"),
+        *("api_prompt", "api_client", "api_data", "models", "finetune", "inference", "forest", "decoder"),
+        *("ranking", "predictions", "plots", "views", "api_page", "evaluation", "report", "pipeline"),
+        *("doctor", "cli_generate", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

@@ -63,6 +63,71 @@ def base(
     print(f"{written} records in {output_path}")
 
 
+@generate.command()
+def api(
+    output_path: OutputOption,
+    model: Annotated[str, Option(help="As the server calls it, e.g. gemma3:27b.")],
+    base_url: Annotated[
+        str, Option(help="An OpenAI-compatible server: Ollama (the default), vLLM, `transformers serve` …")
+    ] = "http://localhost:11434/v1",
+    config: ConfigOption = "scenes",
+    split: SplitOption = None,
+    image_dir: Annotated[Path | None, Option(help="Folder of the images; default: beside.")] = None,
+    style: Annotated[str, Option(help="reminder: <reminder>…</reminder> answer, or plain.")] = "reminder",
+    rounds: Annotated[str, Option(help="Of each dialog: one at random, the last, or all.")] = "random",
+    max_samples: Annotated[int | None, Option(min=1, help="So many in all; a later run may add.")] = None,
+    seed: Annotated[int, Option(help="Of the order of the dialogs and of the server.")] = 0,
+    concurrency: Annotated[int, Option(min=1, help="Requests under way at once.")] = 8,
+    temperature: Annotated[float, Option(min=0, help="0 = always the likeliest token.")] = 0.0,
+    max_tokens: Annotated[int, Option(min=1, help="Longest reply.")] = 200,
+    tries: Annotated[int, Option(min=1, help="Replies to ask for until one can be used.")] = 3,
+    retries: Annotated[int, Option(min=0, help="After 429, 5xx, cut connections, timeouts.")] = 6,
+    timeout: Annotated[float, Option(min=1, help="Seconds a request may take.")] = 120.0,
+    template: Annotated[Path | None, Option(help="A file with instructions of your own.")] = None,
+    token_budget: Annotated[int | None, Option(min=1, help="Tokens, for the whole output.")] = None,
+    time_budget: Annotated[float | None, Option(min=0, help="Minutes, for this run.")] = None,
+    prices: Annotated[
+        tuple[float, float] | None,
+        Option(metavar="IN OUT", help="Dollars for a million prompt and completion tokens."),
+    ] = None,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="Set aside dialogs without picture.")] = False,
+    retry_rejected: Annotated[bool, Option("--retry-rejected", help="Ask again what was set aside.")] = False,
+) -> None:
+    """Let a big model write training records; given again, it goes on where it was stopped.
+
+    A key, where the server wants one, comes from OPENAI_API_KEY in the environment. What cannot be used is
+    in OUT.rejected.jsonl with the reason; OUT.html shows what came out.
+    """
+    from visdial_lab.api_client import Server
+    from visdial_lab.api_data import Recipe, generate
+    from visdial_lab.api_page import write_page
+    from visdial_lab.progress import progress, say
+    from visdial_lab.visdial import VisDial
+
+    data = load_config_with(config, {}).data
+    dialogs = VisDial.load(data.root, split or data.train_split, image_root=image_dir)
+    recipe = Recipe(model, style, rounds, seed, temperature, max_tokens, tries, template and str(template))
+    with progress("asking") as update:
+        manifest = generate(
+            dialogs[: data.num_train_dialogs],
+            output_path,
+            recipe,
+            Server(base_url, retries, timeout),
+            max_samples,
+            concurrency,
+            token_budget,
+            None if time_budget is None else 60 * time_budget,
+            prices,
+            skip_bad,
+            retry_rejected,
+            update,
+        )
+    page = write_page(output_path)
+    print(f"{manifest['records']} records in {output_path}, {manifest['rejected']} set aside; page: {page}")
+    if manifest["state"] != "complete":
+        say(f"{manifest['state']}; the same command goes on")
+
+
 @generate.command("eval")
 def evaluation(
     output_path: Annotated[Path | None, Option(help="The .json file to write.")] = None,

@@ -3,6 +3,7 @@ And the evaluation set: every question with its history, options and relevance, 
 """
 
 import collections
+import functools
 import hashlib
 import itertools
 import json
@@ -91,9 +92,9 @@ def _balanced(visdial: VisDial, count: int, seed: int) -> dict[int, int]:
 
     The rarest type goes first and takes its share of what is still wanted, or all it has.
     """
-    by_type = collections.defaultdict(list)
+    by_type, kind = collections.defaultdict(list), functools.cache(question_type)  # many questions recur
     for place, round_id, question in visdial.answered():
-        by_type[question_type(question)].append((place, round_id))
+        by_type[kind(question)].append((place, round_id))
     rng, taken = random.Random(seed), {}
     queues = [rng.sample(found, len(found)) for _, found in sorted(by_type.items())]
     queues.sort(key=len)

@@ -37,7 +37,7 @@ def paths(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*"))
 
 
-def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
+def read(output: Path, made_from: dict, resume: bool = True) -> dict[int | str, Any]:
     """{key: value} of all journals of a result; a last line that a kill has cut off is cut away.
 
     Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
@@ -45,7 +45,7 @@ def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
     """
     if not resume:
         remove(output)
-    found: dict[int, Any] = {}
+    found: dict[int | str, Any] = {}
     for path in paths(output):
         try:
             there, entries = _read_one(path)
@@ -65,9 +65,9 @@ def read(output: Path, made_from: dict, resume: bool = True) -> dict[int, Any]:
     return found
 
 
-def _read_one(path: Path) -> tuple[dict, dict[int, Any]]:
+def _read_one(path: Path) -> tuple[dict, dict[int | str, Any]]:
     """(what a journal was made from, its entries). Raises UserError for a file that is not ours."""
-    entries: dict[int, Any] = {}
+    entries: dict[int | str, Any] = {}
     with path.open("r+b") as file:
         try:
             made_from = json.loads(file.readline())["made_from"]
@@ -86,9 +86,12 @@ def _read_one(path: Path) -> tuple[dict, dict[int, Any]]:
 
 
 @contextlib.contextmanager
-def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable[[int, Any], None]]:
+def writing(
+    output: Path, made_from: dict, number: int = 0, sync_seconds: float = _SYNC_SECONDS
+) -> Iterator[Callable[[int | str, Any], None]]:
     """Give write(key, value), which appends to the journal of process `number`.
 
+    sync_seconds: how much work a power cut may cost; with 0, every entry is on the disk when write returns.
     Raises UserError when the place cannot be written or the disk is full.
     """
     if output.exists() and not output.is_file():
@@ -101,13 +104,13 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
         with path.open("ab", buffering=0) as file:  # a line a system call: nothing waits in a buffer
             synced = time.monotonic()
 
-            def write(key: int, value: Any) -> None:
+            def write(key: int | str, value: Any) -> None:
                 nonlocal synced
                 line = (json.dumps([key, value], allow_nan=False) + "\n").encode()
                 try:
                     if file.write(line) < len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    if time.monotonic() - synced > _SYNC_SECONDS:
+                    if time.monotonic() - synced >= sync_seconds:
                         os.fsync(file.fileno())
                         synced = time.monotonic()
                 except OSError as error:

@@ -121,7 +121,7 @@ class VisDial(Sequence):
             self._round(image_id, i, *fields)
             for i, fields in enumerate(columns.rounds[start:end].tolist(), 1)
         )
-        return Dialog(image_id, columns.captions[n], rounds, self._image_path(image_id), self.split)
+        return Dialog(image_id, columns.captions[n], rounds, self.find_image(image_id), self.split)
 
     def by_id(self, image_id: int) -> Dialog:
         """The dialog about this image. Raises UserError when there is none."""
@@ -131,8 +131,12 @@ class VisDial(Sequence):
 
     @functools.cached_property
     def _places(self) -> dict[int, int]:
-        ids = self._columns.image_ids[self._chosen].tolist()
-        return {image_id: place for place, image_id in enumerate(ids)}
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The image id of every dialog, in order."""
+        return self._columns.image_ids[self._chosen].tolist()
 
     def sample(self, n: int, seed: int = 0) -> "VisDial":
         """n different dialogs in file order, the same for a seed. Raises UserError if there are fewer."""
@@ -195,7 +199,8 @@ class VisDial(Sequence):
             self._relevance.get((image_id, round_id)),
         )
 
-    def _image_path(self, image_id: int) -> Path | None:
+    def find_image(self, image_id: int) -> Path | None:
+        """Where the picture with this id lies, or None; it is not opened."""
         for pattern in IMAGE_PATTERNS:
             name = pattern.format(image_id)
             for place in (name, name.rpartition("/")[2]):
