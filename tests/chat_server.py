@@ -43,7 +43,8 @@ class Chat:
 
     def answer(self, sample: str) -> str:
         word = hashlib.sha256(sample.encode()).hexdigest()[:6]
-        return GOOD.format(word=word, answer=("yes", "no", f"it is number {int(word, 16) % 150}")[len(sample) % 3])
+        answers = "yes", "no", f"it is number {int(word, 16) % 150}"
+        return GOOD.format(word=word, answer=answers[len(sample) % 3])
 
 
 def sample_of(messages: list[dict]) -> str:
@@ -62,7 +63,8 @@ def handler_of(chat: Chat) -> type:
         def do_GET(self):
             if chat.status:
                 return self.send(chat.status[0], self.error(chat.status[1]), chat.status[2])
-            self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in chat.models]})
+            models = [{"id": name, "object": "model"} for name in chat.models]
+            self.send(200, {"object": "list", "data": models})
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

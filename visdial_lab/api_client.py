@@ -175,11 +175,12 @@ def _told(error: Exception, key: str | None) -> str:
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
-        text = f"{error.status_code}: {body.get('message') or body.get('detail') or error.message}"
+        said = body.get("message") or body.get("detail") or error.message
+        text = f"the server answers {error.status_code}: {said}"
     elif isinstance(error, openai.APITimeoutError | TimeoutError):
         text = "it takes too long"
     elif isinstance(error, openai.APIConnectionError):
-        text = f"connection: {error.__cause__ or error}"
+        text = f"the connection failed: {error.__cause__ or error}"
     else:
         text = f"the response cannot be read: {error}"
     text = " ".join(text.split())

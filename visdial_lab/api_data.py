@@ -241,6 +241,7 @@ async def _work(
             asked -= 1
 
     async with connect(server, recipe) as ask:
+        ledger.began = time.monotonic()  # the time budget does not pay for the server's loading the model
         ledger.tell()
         try:
             async with asyncio.TaskGroup() as group:
@@ -357,7 +358,7 @@ class _Ledger:
     def tell(self) -> None:
         """How many are done and, renewed every ten seconds, what they cost and how many were set aside."""
         done, now = len(self.entries), time.monotonic()
-        if now - self.noted > 10 or done >= self.total:
+        if now - self.noted > 10 or done >= self.total or not self.note:
             self.noted, self.note = now, f"{sum(self.tokens.values()) / 1000:,.1f}k tokens"
             if (cost := self.cost()) is not None and done:
                 self.note += f", ${cost:.2f} of about ${cost / done * self.total:.2f}"
