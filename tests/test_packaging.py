@@ -67,7 +67,7 @@ def test_starting_imports_nothing_heavy(command):
         if command[0] == "-c"
         else ("try: runpy.run_module('visdial_lab', run_name='__main__')\nexcept SystemExit: pass\n")
     )
-    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets")
+    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets", "openai")
     code += f"print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip().endswith("[]")
@@ -78,9 +78,9 @@ def test_modules_import_one_way():
     order = [
         *("errors", "progress", "files", "config", "course", "journal", "reading", "visdial", "transfer"),
         *("download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher", "generation"),
-        *("models", "finetune", "decoding", "inference", "forest", "decoder", "ranking", "reminding"),
-        *("predictions", "export", "plots", "views"),
-        *("evaluation", "report", "pipeline", "doctor", "cli_models", "cli"),
+        *("api_prompt", "api_client", "api_data", "models", "finetune", "decoding", "inference", "forest"),
+        *("decoder", "ranking", "reminding", "predictions", "export", "plots", "views", "api_page"),
+        *("evaluation", "report", "pipeline", "doctor", "cli_models", "cli_generate", "cli"),
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

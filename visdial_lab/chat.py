@@ -230,8 +230,9 @@ def _encode_text(
             f"({len(starts)} of {expected} answers found); use a Gemma-3 instruction model"
         )
     end, supervised = tokenizer.convert_tokens_to_ids(END), [False] * len(ids)
-    for start in starts:
-        if end in ids[start:]:  # not so after a generation prompt: there the answer is still to come
+    answers = [message for message in messages if message["role"] == "assistant"]
+    for start, answer in zip(starts, answers, strict=False):  # a generation prompt is a start without answer
+        if answer.get("weight") != 0:  # 0: read but not learnt, as in OpenAI's fine-tuning format
             stop = ids.index(end, start) + 1
             supervised[start:stop] = [True] * (stop - start)
     picture = tokenizer.image_token_id if takes_images(processor) else None

@@ -10,19 +10,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from visdial_lab import __version__, cli_models
+from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with, load_dialogs
 from visdial_lab.cli_models import AnswerStyleOption, ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
-
-if TYPE_CHECKING:
-    from visdial_lab.config import Config
-    from visdial_lab.visdial import VisDial
 
 app = typer.Typer(
     name="visdial-lab",
@@ -35,13 +32,8 @@ app = typer.Typer(
         "help_option_names": ["-h", "--help"],
     },
 )
-generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
 app.add_typer(generate, name="generate")
 
-StyleOption = Annotated[
-    str | None, Option(help="plain, or reminder: recall the dialog, then answer. Default: the config's.")
-]
-ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (
     "all: the official zips (the default; 20 GB for train). needed: only the photos of the dialogs asked "
     "for, one by one from COCO (the default with --limit or --licence free). none."
@@ -87,20 +79,6 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     return 1, f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _load_config(name: str, options: dict[str, Any]) -> "Config":
-    """The profile, with those options laid over it that were given."""
-    from visdial_lab.config import load_config
-
-    return load_config(name, {key: value for key, value in options.items() if value is not None})
-
-
-def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
-    """The dialogs to train on, or so many of another split."""
-    from visdial_lab.visdial import VisDial
-
-    return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
-
-
 def _list_skipped(reasons: list[str], total: int, what: str) -> None:
     """Say what --skip-bad has left out; then the command ends with exit code 1."""
     for reason in reasons:
@@ -124,22 +102,6 @@ def _options(
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass  # both options have done their work by now
-
-
-@generate.command()
-def base(
-    output_path: Annotated[Path, Option(help="The .jsonl file to write.")],
-    config: ConfigOption = "scenes",
-    split: Annotated[str | None, Option(help="Split to read; default: the config's.")] = None,
-    sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
-    style: StyleOption = None,
-) -> None:
-    """Turn human dialogs into training records (TRL's conversational format), one a line."""
-    from visdial_lab.generation import write_records
-
-    given = _load_config(config, {"generation.sample_count": sample_count, "generation.style": style})
-    written = write_records(output_path, _load_dialogs(given, split), **given.generation.model_dump())
-    print(f"{written} records in {output_path}")
 
 
 @app.command()
@@ -169,8 +131,8 @@ def finetune(
         "training.max_steps": max_steps,
         "generation.style": style,
     }
-    given = _load_config(config, options)
-    rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
+    given = load_config_with(config, options)
+    rows = dataset_path or list(records(load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
     with progress("fine-tuning") as update:
         result = train(

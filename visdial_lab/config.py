@@ -106,7 +106,7 @@ class Generation(Section):
     """How training records are made (sample_count null = all dialogs), and so how a model answers."""
 
     sample_count: Count | None
-    rounds: Literal["all"] | Count
+    rounds: Literal["all", "last", "random"] | Count
     seed: Seed
     style: Literal["plain", "reminder"]
 

@@ -47,8 +47,9 @@ def paths(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*"))
 
 
-def read(output: Path, made_from: dict, keys: Collection, resume: bool = True) -> dict:
-    """{key: value} of all journals of a result, for these keys; a last line that a kill has cut off goes.
+def read(output: Path, made_from: dict, keys: Collection | None = None, resume: bool = True) -> dict:
+    """{key: value} of all journals of a result, for these keys (None: all); a last line that a kill has cut
+    off goes.
 
     Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
     and says what differs.
@@ -66,7 +67,7 @@ def read(output: Path, made_from: dict, keys: Collection, resume: bool = True) -
             continue
         names = [name for name in there | made_from if there.get(name) != made_from.get(name)]
         changes = [f"{name} {shown(there.get(name))}, now {shown(made_from.get(name))}" for name in names]
-        known = {key: value for key, value in entries.items() if key in keys}
+        known = {key: value for key, value in entries.items() if keys is None or key in keys}
         if changes or not known:
             raise UserError(
                 f"{path} holds unfinished work made from something else: "
@@ -98,9 +99,12 @@ def _read_one(path: Path) -> tuple[dict, dict]:
 
 
 @contextlib.contextmanager
-def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable[[Any, Any], None]]:
+def writing(
+    output: Path, made_from: dict, number: int = 0, sync_seconds: float = _SYNC_SECONDS
+) -> Iterator[Callable[[Any, Any], None]]:
     """Give write(key, value), which appends to the journal of process `number`.
 
+    sync_seconds: how much work a power cut may cost; with 0, every entry is on the disk when write returns.
     Raises UserError when the place cannot be written or the disk is full.
     """
     if os.path.exists(output) and not output.is_file():  # os.path: for it, too long a name is no error
@@ -119,7 +123,7 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
                 try:
                     if file.write(line) < len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    if time.monotonic() - synced > _SYNC_SECONDS:
+                    if time.monotonic() - synced >= sync_seconds:
                         os.fsync(file.fileno())
                         synced = time.monotonic()
                 except OSError as error:
