@@ -1,0 +1,126 @@
+"""Train the scenes profile in plain and in reminder style, let both answer and rank val, compare in pairs.
+
+    python data/recipes/compare_styles.py --work runs/styles --output data/reminders/comparison.json
+
+Both adapters see the same dialogs, equally often, with the same seed; only what stands before the answers
+differs. What is in the work folder already is not made again. One training of each: the intervals are over
+dialogs, they do not say how much another seed would change.
+"""
+
+import argparse
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from visdial_lab import VisDial, answer_dialogs, load_model, score_dialogs
+from visdial_lab.chat import split_reminder, token_count
+from visdial_lab.config import load_config
+from visdial_lab.evaluation import read_truth
+from visdial_lab.files import read_json, write_json
+from visdial_lab.finetune import finetune
+from visdial_lab.generation import records
+from visdial_lab.metrics import compare, evaluate, round_values, summarise
+from visdial_lab.predictions import predictions
+
+STYLES = ("plain", "reminder")
+
+
+def train(style: str, work: Path, epochs: float | None) -> Path:
+    """The adapter of a style, trained unless it is there."""
+    options = {"generation.style": style} | ({} if epochs is None else {"training.num_train_epochs": epochs})
+    config, adapter = load_config("scenes", options), work / style
+    if not (adapter / "lab.json").is_file():
+        rows = list(records(VisDial.load(config.data.root, "train"), **config.generation.model_dump()))
+        finetune(config, rows, adapter, on_log=lambda *line: print(style, *line[:3], flush=True))
+    return adapter
+
+
+def judge(style: str, adapter: Path, dialogs: list, work: Path) -> list[dict]:
+    """Its predictions, with answers and reminders, made unless they are there."""
+    path = work / f"predictions_{style}.json"
+    if not path.is_file():
+        model, processor = load_model(adapter)
+        started = time.monotonic()
+        said = answer_dialogs(model, processor, dialogs, style=style, batch_size=16, progress=print)
+        answered = time.monotonic()
+        recalled = said if style == "reminder" else None
+        scores = score_dialogs(model, processor, dialogs, said=recalled, progress=print)
+        seconds = {"answering": answered - started, "ranking": time.monotonic() - answered}
+        lengths = [token_count(processor, row["messages"]) for row in teacher_rows(style)]
+        found = {"predictions": predictions(dialogs, scores, said), "seconds": seconds, "tokens": lengths}
+        write_json(path, found)
+    return read_json(path)
+
+
+def teacher_rows(style: str) -> list[dict]:
+    return list(records(VisDial.load("data/scenes", "val"), style=style))
+
+
+def describe(adapter: Path, found: dict, dialogs: list) -> dict:
+    """Metrics with intervals, and what it took."""
+    notes = read_json(adapter / "lab.json")
+    training = {key: notes[key] for key in ("steps", "seconds", "final_loss", "seed", "device")}
+    training["epochs"] = notes["config"]["training"]["num_train_epochs"]
+    return evaluate(dialogs, found["predictions"]) | {
+        "training": training,
+        "seconds": {key: round(value, 1) for key, value in found["seconds"].items()},
+        "tokens_a_dialog": float(np.mean(found["tokens"])),
+    }
+
+
+def recalled(entries: list[dict]) -> dict[str, float]:
+    """How the model's own reminders are: whole ones, and those that say what the teacher would say."""
+    taught = [
+        split_reminder(message["content"][-1]["text"])[0]
+        for row in teacher_rows("reminder")
+        for message in row["messages"][1::2]
+    ]
+    own = [entry.get("reminder") for entry in entries]
+    same = [mine == his for mine, his in zip(own, taught, strict=False)]
+    return {
+        "whole": float(np.mean([text is not None for text in own])),
+        "as the teacher": float(np.mean(same)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/styles"))
+    parser.add_argument("--output", type=Path, default=Path("data/reminders/comparison.json"))
+    parser.add_argument("--epochs", type=float, default=None, help="default: as the profile says")
+    arguments = parser.parse_args()
+    val = VisDial.load("data/scenes", "val")
+    dialogs, truth = list(val), read_truth(val)
+    result: dict = {"runs": {}}
+    values = {}
+    for style in STYLES:
+        adapter = train(style, arguments.work, arguments.epochs)
+        found = judge(style, adapter, dialogs, arguments.work)
+        result["runs"][style] = describe(adapter, found, dialogs)
+        values[style] = round_values(dialogs, found["predictions"])
+        if style == "reminder":
+            result["reminders"] = recalled(found["predictions"])
+    result["reminder minus plain"] = compare(values["reminder"], values["plain"])
+    ids = [dialogs[place].image_id for place in values["plain"]["dialog"]]
+    needs = [
+        truth[image, n]["needs_history"] for image, n in zip(ids, values["plain"]["round_id"], strict=True)
+    ]
+    for name, rows in (("follow-ups", np.array(needs)), ("other questions", ~np.array(needs))):
+        parts = {style: {key: column[rows] for key, column in own.items()} for style, own in values.items()}
+        result[name] = {style: summarise(own)["metrics"]["mrr"] for style, own in parts.items()}
+        result[name]["reminder minus plain"] = compare(parts["reminder"], parts["plain"])["mrr"]
+    packages = ("visdial-lab", "torch", "transformers", "peft", "trl")
+    result["made by"] = {
+        "command": "python data/recipes/compare_styles.py"
+        + (f" --epochs {arguments.epochs:g}" if arguments.epochs else ""),
+        "versions": {package: version(package) for package in packages},
+    }
+    write_json(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()
