@@ -37,16 +37,19 @@ def train(style: str, work: Path, epochs: float | None) -> Path:
     return adapter
 
 
-def judge(style: str, adapter: Path, dialogs: list, work: Path) -> list[dict]:
-    """Its predictions, with answers and reminders, made unless they are there."""
+def judge(style: str, adapter: Path, dialogs: list, work: Path) -> dict:
+    """Its predictions, with answers and reminders, made unless they are there, and what they took."""
     path = work / f"predictions_{style}.json"
     if not path.is_file():
         model, processor = load_model(adapter)
         started = time.monotonic()
         said = answer_dialogs(model, processor, dialogs, style=style, batch_size=16, progress=print)
         answered = time.monotonic()
-        recalled = said if style == "reminder" else None
-        scores = score_dialogs(model, processor, dialogs, said=recalled, progress=print)
+        scores = []
+        for start in range(0, len(dialogs), 50):  # few at a time: on a GPU, compiling would take longer
+            part = slice(start, start + 50)
+            recalled = said[part] if style == "reminder" else None
+            scores += score_dialogs(model, processor, dialogs[part], said=recalled)
         seconds = {"answering": answered - started, "ranking": time.monotonic() - answered}
         lengths = [token_count(processor, row["messages"]) for row in teacher_rows(style)]
         found = {"predictions": predictions(dialogs, scores, said), "seconds": seconds, "tokens": lengths}
