@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from visdial_lab import chat, inference, teacher
 from visdial_lab.chat import CLOSE, OPEN, join_reminder, said_fields, split_reminder, tokenizer_of
 from visdial_lab.errors import UserError
 from visdial_lab.files import read_json, write_json
-from visdial_lab.generation import _scene_kinds, read_records, records, write_records
+from visdial_lab.generation import scene_kinds, read_records, records, write_records
 from visdial_lab.inference import answer, answer_dialogs
 from visdial_lab.models import answer_style, load_model
 from visdial_lab.predictions import predictions, rank_dialogs
@@ -90,7 +91,7 @@ def heard(dialog) -> list[tuple[str, str]]:
 def taught(scenes):
     """(dialog, kinds, its reminders) for every val dialog."""
     val = VisDial.load(scenes, "val")
-    kinds = _scene_kinds(val)
+    kinds = scene_kinds(val)
     return [(d, kinds[d.image_id], reminders(kinds[d.image_id], d.caption, heard(d))) for d in val]
 
 
@@ -284,7 +285,7 @@ def recalling(monkeypatch):
 
     def fields(text):
         words = re.sub("[<>]", "", text).split()
-        return {"answer": text} | ({"reminder": " ".join(words[:3])} if sum(map(ord, text)) % 3 else {})
+        return {"answer": text} | ({"reminder": " ".join(words[:3])} if zlib.crc32(text.encode()) % 2 else {})
 
     monkeypatch.setattr(chat, "said_fields", fields)
 

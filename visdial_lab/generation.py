@@ -42,7 +42,7 @@ def records(
     published answer teach nothing and are left out. Raises UserError for a sample larger than the split,
     empty texts, `rounds` and `stratify` out of range, and reminders about anything but the embedded scenes.
     """
-    kinds = _scene_kinds(visdial) if style == "reminder" else {}
+    kinds = scene_kinds(visdial) if style == "reminder" else {}
     for index, round_id in _chosen(visdial, sample_count, rounds, seed, stratify):
         dialog = visdial[index]
         turns = [(turn.question, turn.answer) for turn in dialog.rounds if turn.answer is not None]
@@ -65,7 +65,7 @@ def records(
             }
 
 
-def _scene_kinds(visdial: VisDial) -> dict[int, list[str]]:
+def scene_kinds(visdial: VisDial) -> dict[int, list[str]]:
     """{image id: the kinds of things in its picture}, all that the teacher is told of a scene's truth."""
     path = visdial.path.parent / f"truth_{visdial.split}.json"
     if not path.is_file():
