@@ -25,6 +25,7 @@ from visdial_lab.metrics import compare, evaluate, round_values, summarise
 from visdial_lab.predictions import predictions
 
 STYLES = ("plain", "reminder")
+REPLAYED = 20  # dialogs whose replies are recorded
 
 
 def train(style: str, work: Path, epochs: float | None) -> Path:
@@ -52,8 +53,8 @@ def judge(style: str, adapter: Path, dialogs: list, work: Path) -> dict:
             scores += score_dialogs(model, processor, dialogs[part], said=recalled)
         seconds = {"answering": answered - started, "ranking": time.monotonic() - answered}
         lengths = [token_count(processor, row["messages"]) for row in teacher_rows(style)]
-        found = {"predictions": predictions(dialogs, scores, said), "seconds": seconds, "tokens": lengths}
-        write_json(path, found)
+        found = {"predictions": predictions(dialogs, scores, said), "said": said}
+        write_json(path, found | {"seconds": seconds, "tokens": lengths})
     return read_json(path)
 
 
@@ -88,12 +89,25 @@ def recalled(entries: list[dict]) -> dict[str, float]:
     }
 
 
+def record(path: Path, adapter: Path, said: list[list[str]], dialogs: list) -> None:
+    """Write some replies as they came, for notebook 02 to replay where there is no server."""
+    steps = read_json(adapter / "lab.json")["steps"]
+    replies = [
+        {"image_id": dialog.image_id, "round_id": turn.round_id, "reply": text}
+        for dialog, texts in zip(dialogs[:REPLAYED], said, strict=False)
+        for turn, text in zip(dialog.rounds, texts, strict=True)
+    ]
+    origin = f"the embedded model, fine-tuned in reminder style ({steps} steps), on val dialogs"
+    write_json(path, {"from": origin, "made by": "data/recipes/compare_styles.py", "replies": replies})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("runs/styles"))
     parser.add_argument("--output", type=Path, default=Path("data/reminders/comparison.json"))
+    parser.add_argument("--recorded", type=Path, help="also write some of the replies, for notebook 02")
     parser.add_argument("--epochs", type=float, default=None, help="default: as the profile says")
     arguments = parser.parse_args()
     val = VisDial.load("data/scenes", "val")
@@ -107,6 +121,8 @@ def main() -> None:
         values[style] = round_values(dialogs, found["predictions"])
         if style == "reminder":
             result["reminders"] = recalled(found["predictions"])
+            if arguments.recorded:
+                record(arguments.recorded, adapter, found["said"], dialogs)
     result["reminder minus plain"] = compare(values["reminder"], values["plain"])
     ids = [dialogs[place].image_id for place in values["plain"]["dialog"]]
     needs = [
