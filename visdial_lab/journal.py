@@ -100,11 +100,12 @@ def _read_one(path: Path) -> tuple[dict, dict]:
 
 @contextlib.contextmanager
 def writing(
-    output: Path, made_from: dict, number: int = 0, sync_seconds: float = _SYNC_SECONDS
+    output: Path, made_from: dict, number: int = 0, sync_seconds: float | None = None
 ) -> Iterator[Callable[[Any, Any], None]]:
     """Give write(key, value), which appends to the journal of process `number`.
 
-    sync_seconds: how much work a power cut may cost; with 0, every entry is on the disk when write returns.
+    sync_seconds: how much work a power cut may cost (None: 5); with 0, every entry is on the disk when write
+    returns.
     Raises UserError when the place cannot be written or the disk is full.
     """
     if os.path.exists(output) and not output.is_file():  # os.path: for it, too long a name is no error
@@ -123,7 +124,7 @@ def writing(
                 try:
                     if file.write(line) < len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    if time.monotonic() - synced >= sync_seconds:
+                    if time.monotonic() - synced >= (_SYNC_SECONDS if sync_seconds is None else sync_seconds):
                         os.fsync(file.fileno())
                         synced = time.monotonic()
                 except OSError as error:
