@@ -17,7 +17,7 @@ from visdial_lab import chat, inference, teacher
 from visdial_lab.chat import CLOSE, OPEN, join_reminder, said_fields, split_reminder, tokenizer_of
 from visdial_lab.errors import UserError
 from visdial_lab.files import read_json, write_json
-from visdial_lab.generation import scene_kinds, read_records, records, write_records
+from visdial_lab.generation import read_records, records, scene_kinds, write_records
 from visdial_lab.inference import answer, answer_dialogs
 from visdial_lab.models import answer_style, load_model
 from visdial_lab.predictions import predictions, rank_dialogs
