@@ -89,6 +89,14 @@ def recalled(entries: list[dict]) -> dict[str, float]:
     }
 
 
+def part(values: dict[str, dict], rows: np.ndarray) -> dict:
+    """Both runs on some of the rounds, and the paired difference."""
+    own = {style: {key: column[rows] for key, column in found.items()} for style, found in values.items()}
+    means = {style: summarise(found)["metrics"] for style, found in own.items()}
+    gain = compare(own["reminder"], own["plain"])
+    return {"n_rounds": int(rows.sum()), **means, "reminder minus plain": gain}
+
+
 def record(path: Path, adapter: Path, said: list[list[str]], dialogs: list) -> None:
     """Write some replies as they came, for notebook 02 to replay where there is no server."""
     steps = read_json(adapter / "lab.json")["steps"]
@@ -123,15 +131,11 @@ def main() -> None:
             result["reminders"] = recalled(found["predictions"])
             if arguments.recorded:
                 record(arguments.recorded, adapter, found["said"], dialogs)
-    result["reminder minus plain"] = compare(values["reminder"], values["plain"])
     ids = [dialogs[place].image_id for place in values["plain"]["dialog"]]
-    needs = [
-        truth[image, n]["needs_history"] for image, n in zip(ids, values["plain"]["round_id"], strict=True)
-    ]
-    for name, rows in (("follow-ups", np.array(needs)), ("other questions", ~np.array(needs))):
-        parts = {style: {key: column[rows] for key, column in own.items()} for style, own in values.items()}
-        result[name] = {style: summarise(own)["metrics"]["mrr"] for style, own in parts.items()}
-        result[name]["reminder minus plain"] = compare(parts["reminder"], parts["plain"])["mrr"]
+    rounds = zip(ids, values["plain"]["round_id"], strict=True)
+    follows = np.array([truth[image_id, n]["needs_history"] for image_id, n in rounds])
+    choices = {"all rounds": follows | True, "follow-ups": follows, "other questions": ~follows}
+    result["parts"] = {name: part(values, rows) for name, rows in choices.items()}
     packages = ("visdial-lab", "torch", "transformers", "peft", "trl")
     result["made by"] = {
         "command": "python data/recipes/compare_styles.py"
