@@ -52,7 +52,7 @@ def judge(style: str, adapter: Path, dialogs: list, work: Path) -> dict:
             recalled = said[part] if style == "reminder" else None
             scores += score_dialogs(model, processor, dialogs[part], said=recalled)
         seconds = {"answering": answered - started, "ranking": time.monotonic() - answered}
-        lengths = [token_count(processor, row["messages"]) for row in teacher_rows(style)]
+        lengths = [token_count(processor, row["messages"]) for row in teacher_rows(style)[: len(dialogs)]]
         found = {"predictions": predictions(dialogs, scores, said), "said": said}
         write_json(path, found | {"seconds": seconds, "tokens": lengths})
     return read_json(path)
@@ -115,11 +115,12 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("runs/styles"))
     parser.add_argument("--output", type=Path, default=Path("data/reminders/comparison.json"))
+    parser.add_argument("--dialogs", type=int, help="judge on the first so many; default: all of val")
     parser.add_argument("--recorded", type=Path, help="also write some of the replies, for notebook 02")
     parser.add_argument("--epochs", type=float, default=None, help="default: as the profile says")
     arguments = parser.parse_args()
     val = VisDial.load("data/scenes", "val")
-    dialogs, truth = list(val), read_truth(val)
+    dialogs, truth = list(val[: arguments.dialogs]), read_truth(val)
     result: dict = {"runs": {}}
     values = {}
     for style in STYLES:
@@ -136,10 +137,11 @@ def main() -> None:
     follows = np.array([truth[image_id, n]["needs_history"] for image_id, n in rounds])
     choices = {"all rounds": follows | True, "follow-ups": follows, "other questions": ~follows}
     result["parts"] = {name: part(values, rows) for name, rows in choices.items()}
+    given = {"--epochs": arguments.epochs, "--dialogs": arguments.dialogs}
+    options = [f"{name} {value:g}" for name, value in given.items() if value is not None]
     packages = ("visdial-lab", "torch", "transformers", "peft", "trl")
     result["made by"] = {
-        "command": "python data/recipes/compare_styles.py"
-        + (f" --epochs {arguments.epochs:g}" if arguments.epochs else ""),
+        "command": " ".join(["python data/recipes/compare_styles.py", *options]),
         "versions": {package: version(package) for package in packages},
     }
     write_json(arguments.output, result)
