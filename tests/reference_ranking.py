@@ -9,14 +9,19 @@ import torch
 END = "<end_of_turn>"
 
 
-def prompts(dialog) -> list[str]:
-    """For each round the text before the answer: picture, caption, the rounds before it and its question."""
+def prompts(dialog, reminders=None) -> list[str]:
+    """For each round the text before the answer: picture, caption, the rounds before it and its question.
+
+    reminders: one for each round (or None), which stands before the answer.
+    """
     texts, past = [], "<bos>"
     for turn in dialog.rounds:
         picture = f"<start_of_image>{dialog.caption}\n" if turn.round_id == 1 else ""
         past += f"<start_of_turn>user\n{picture}{turn.question}?{END}\n<start_of_turn>model\n"
+        reminder = reminders[turn.round_id - 1] if reminders else None
+        past += "" if reminder is None else f"<reminder>{reminder}</reminder>"
         texts.append(past)
-        past += f"{turn.answer}{END}\n"
+        past += f"{'' if reminder is None else ' '}{turn.answer}{END}\n"
     return texts
 
 
@@ -45,20 +50,21 @@ def token_ids(processor, option) -> list[int]:
     return tokenizer(option + END, add_special_tokens=False)["input_ids"]
 
 
-def naive(model, processor, dialog, image=None, at_once=1, rounds=None):
+def naive(model, processor, dialog, image=None, at_once=1, rounds=None, reminders=None):
     """The textbook way: a full forward of picture + history + candidate for each candidate.
 
     at_once: candidates in one forward pass; the picture goes with every one of them, as published code does.
     rounds: places of the rounds to score (None = all); the others give None.
+    reminders: as for `prompts`; a candidate stands behind its round's and a space.
     """
     scores = []
-    for place, (turn, prompt) in enumerate(zip(dialog.rounds, prompts(dialog), strict=True)):
+    for place, (turn, prompt) in enumerate(zip(dialog.rounds, prompts(dialog, reminders), strict=True)):
         if turn.options is None or (rounds is not None and place not in rounds):
             scores.append(None)
             continue
-        row = []
+        row, space = [], " " if prompt.endswith("</reminder>") else ""
         for start in range(0, len(turn.options), at_once):
-            options = turn.options[start : start + at_once]
+            options = [space + option for option in turn.options[start : start + at_once]]
             texts = [prompt + option + END for option in options]
             batch = inputs(processor, texts, image or dialog.image(), model.device)
             with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -268,3 +269,39 @@ def test_a_bad_batch_file(run, tmp_path, entries, message):
     )
     assert code == 2 and f"error: batch file {path}: " in err and message in err
     assert not (tmp_path / "r.json").exists()
+
+
+def test_an_adapter_in_reminder_style_needs_no_option(run, tiny, tmp_path, model, monkeypatch):
+    from visdial_lab import inference
+
+    shutil.copytree(model, tmp_path / "model")
+    notes = {"config": {"generation": {"style": "reminder"}}}
+    (tmp_path / "model" / "lab.json").write_text(json.dumps(notes))
+    said = "<reminder>it = the dog</reminder> yes"
+    monkeypatch.setattr(
+        inference, "generate", lambda model, processor, prompts, *_, **__: [said] * len(prompts)
+    )
+    picture, batch, result = next((tiny / "images").iterdir()), tmp_path / "b.json", tmp_path / "r.json"
+    one = {"image": str(picture), "conversation": "Q: is it red?\nA: no\nQ: why?"}
+    batch.write_text(json.dumps([one] * 2))
+    words = ["infer", "--model-path", tmp_path / "model"]
+    assert run(*words, "--batch-file", batch, "--output-file", result)[0] == 0
+    assert json.loads(result.read_text()) == [one | {"answer": "yes", "reminder": "it = the dog"}] * 2
+    code, out, err = run(*words, "--image-path", picture, "--conversation", one["conversation"])
+    assert (code, out) == (0, "yes\n") and "reminder: it = the dog" in err
+    words = ["rank", "--model-path", tmp_path / "model", "--dialogs", tiny / "visdial_1.0_val.json"]
+    for more, reminder in (([], "it = the dog"), (["--style", "plain"], None)):
+        assert run(*words, "--limit", 2, "--output-file", result, *more)[0] == 0
+        entries = json.loads(result.read_text())
+        assert len(entries) == 6 and {entry.get("reminder") for entry in entries} == {reminder}
+    code, _, err = run(*words, "--output-file", result, "--style", "polite")
+    assert code == 2 and "style should be plain or reminder" in err
+
+
+def test_generate_in_reminder_style(run, tmp_path):
+    words = ["generate", "base", "--output-path", tmp_path / "r.jsonl", "--sample-count", 2, "--style"]
+    assert run(*words, "reminder")[0] == 0
+    last = json.loads((tmp_path / "r.jsonl").read_text().splitlines()[0])["messages"][-1]
+    assert last["content"][0]["text"].startswith("<reminder>")
+    code, _, err = run(*words, "polite")
+    assert code == 2 and "generation.style: expected 'plain' or 'reminder'" in err

@@ -118,7 +118,7 @@ def test_yaml_round_trip(tmp_path):
         ("model.name", "a\0b", "control characters"),
         ("inference.top_p", 2, "up to 1"),
         ("inference.temperature", 10**400, "a"),
-        ("generation.rounds", "some", "'all' or a whole number"),
+        ("generation.rounds", "some", "'all', 'last' or 'random' or a whole number"),
         ("evaluation.confidence", 95, "below 1"),
     ],
 )

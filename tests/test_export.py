@@ -17,7 +17,7 @@ from visdial_lab.export import export
 from visdial_lab.finetune import finetune
 from visdial_lab.generation import records
 from visdial_lab.inference import answer_dialogs
-from visdial_lab.models import load_base_for_training, load_model
+from visdial_lab.models import load_base_for_training, load_model, load_processor
 from visdial_lab.ranking import score_dialogs
 from visdial_lab.visdial import VisDial
 
@@ -33,7 +33,8 @@ def make_adapter(base, folder, four_bit=False):
     from peft import LoraConfig, get_peft_model
 
     config = load_config(overrides={"model.name": str(base), "model.load_in_4bit": four_bit})
-    model, processor = load_base_for_training(config)
+    processor = load_processor(config.model.name)
+    model = load_base_for_training(config, processor)
     torch.manual_seed(0)
     lora = LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj", "down_proj"])
     model = get_peft_model(model, lora)

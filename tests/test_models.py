@@ -9,7 +9,7 @@ import torch
 
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
-from visdial_lab.models import load_base_for_training, load_model, pick_dtype
+from visdial_lab.models import load_base_for_training, load_model, load_processor, pick_dtype
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,8 @@ def test_four_bit_on_the_cpu_is_unpacked_nf4(base):
 def test_weights_in_training_stay_as_they_were_packed(base, monkeypatch):
     """On some CPUs bitsandbytes would repack them at the first evaluation, with coarser scales."""
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
-    model, _ = load_base_for_training(load_config(overrides={"model.name": str(base)}))
+    config = load_config(overrides={"model.name": str(base)})
+    model = load_base_for_training(config, load_processor(base))
     flags = [getattr(module, "support_avx512bf16_for_cpu", None) for module in model.modules()]
     assert False in flags and True not in flags
 

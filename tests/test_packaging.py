@@ -67,7 +67,7 @@ def test_starting_imports_nothing_heavy(command):
         if command[0] == "-c"
         else ("try: runpy.run_module('visdial_lab', run_name='__main__')\nexcept SystemExit: pass\n")
     )
-    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets")
+    heavy = ("torch", "transformers", "pandas", "matplotlib", "datasets", "openai")
     code += f"print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip().endswith("[]")
@@ -77,11 +77,13 @@ def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
         *("errors", "progress", "files", "exercises", "config", "course", "journal", "reading", "visdial"),
-        *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "generation"),
-        *("models", "inference", "forest", "decoder", "ranking", "predictions", "export", "backends"),
-        *("training_data", "checkpoints", "finetune", "plots", "views", "evaluation", "report", "pipeline"),
+        *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher"),
+        *("generation", "api_prompt", "api_client", "api_data", "models", "decoding", "inference", "forest"),
+        *("decoder", "ranking", "reminding", "predictions", "export", "backends", "training_data"),
+        *("checkpoints", "finetune", "plots", "views", "api_page", "evaluation", "report", "pipeline"),
         *("doctor", "executor", "walls", "sandbox", "submissions", "problem_sets", "scoring", "release"),
-        *("similarity", "feedback", "gradebook", "grading", "cli_models", "cli_grading", "cli"),
+        *("similarity", "feedback", "gradebook", "grading", "cli_models", "cli_generate", "cli_grading"),
+        "cli",
     ]
     for path in (ROOT / "visdial_lab").glob("*.py"):
         if path.stem.startswith("__"):

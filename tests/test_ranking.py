@@ -15,7 +15,7 @@ from visdial_lab import ranking
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
-from visdial_lab.models import load_base_for_training, load_model
+from visdial_lab.models import load_base_for_training, load_model, load_processor
 from visdial_lab.ranking import iter_scores, score_dialogs
 from visdial_lab.visdial import Dialog, Round, VisDial
 
@@ -334,7 +334,8 @@ def test_packed_to_four_bits(seeing, tmp_path):
     base = tmp_path / "base"
     for part in seeing:
         part.save_pretrained(base)
-    model, processor = load_base_for_training(load_config(overrides={"model.name": str(base)}))
+    processor = load_processor(base)
+    model = load_base_for_training(load_config(overrides={"model.name": str(base)}), processor)
     assert isinstance(model.get_decoder().layers[0].mlp.up_proj, bnb.nn.Linear4bit)
     dialog = some_dialog(tmp_path, 53)
     [ours] = score_dialogs(model, processor, [dialog])

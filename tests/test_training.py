@@ -18,7 +18,7 @@ from visdial_lab.config import load_config
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.finetune import finetune
 from visdial_lab.generation import records
-from visdial_lab.models import load_model
+from visdial_lab.models import load_model, load_processor
 from visdial_lab.visdial import VisDial
 
 QUICK = {
@@ -224,18 +224,10 @@ def test_accumulated_steps_are_one_larger_step(course, rows):
 
 
 def test_last_answers_only(course, rows):
-    """The usual recipe: the loss is that of each record's last answer."""
-    from visdial_lab.chat import IGNORED, collator
-    from visdial_lab.models import load_processor
-
-    processor = load_processor(course / "base", "gemma3")
-    labels = [collator(processor, supervise)(rows[:1])["labels"][0] for supervise in ("all", "last")]
-    both = (labels[1] != IGNORED).nonzero()[:, 0]
-    end = rows[0]["messages"][-1]["content"][0]["text"] + "<end_of_turn>"
-    assert processor.tokenizer.decode(labels[1][both]) == end
-    assert (labels[0] != IGNORED).sum() > len(both) and torch.equal(labels[0][both], labels[1][both])
+    """The usual recipe, by `generation.rounds: last`: another loss from the first step on."""
+    single = list(records(VisDial.load(course, "train"), rounds="last"))
     first = [
-        finetune(settings(training__supervise=s), rows, s)["history"][0]["loss"] for s in ("all", "last")
+        finetune(settings(), made, name)["history"][0]["loss"] for made, name in ((rows, "a"), (single, "b"))
     ]
     assert first[0] != first[1]
 
@@ -360,12 +352,13 @@ def unsloth(monkeypatch):
 
 
 def test_unsloth_is_given_every_key(course, unsloth):
+    processor = load_processor(course / "base")
     config = load_config("gemma3-4b", {"model.name": "base", "peft.r": 8, "peft.use_rslora": True})
     assert backends.choose_backend(config) == "peft"  # what the profile says
     config = load_config("gemma3-4b", {"model.name": "base", "training.backend": "auto", "peft.r": 8})
     assert backends.choose_backend(config) == "unsloth"
     backends.check_settings(config, "unsloth")
-    backends.trainable_model(config, "unsloth")
+    backends.trainable_model(config, "unsloth", processor)
     loaded, lora = unsloth["load"], unsloth["lora"]
     assert loaded["name"] == str(course / "base") and loaded["max_seq_length"] == 1024
     assert loaded["load_in_4bit"] is False and loaded["use_gradient_checkpointing"] is False
@@ -374,7 +367,7 @@ def test_unsloth_is_given_every_key(course, unsloth):
         assert lora[key] == getattr(config.peft, key), key
     assert lora["random_state"] == config.training.seed
     small = load_config("gemma3-4b-t4", {"model.name": "base"})
-    backends.trainable_model(small, "unsloth")
+    backends.trainable_model(small, "unsloth", processor)
     assert unsloth["load"]["load_in_4bit"] and unsloth["load"]["dtype"] == torch.float16
     assert (
         unsloth["load"]["use_gradient_checkpointing"]
@@ -435,7 +428,7 @@ def test_refused_on_a_gpu(course, unsloth, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "unsloth", Broken())
     with pytest.raises(UserError, match=r'Unsloth cannot be imported.*set training.backend to "peft"'):
-        backends.trainable_model(load_config("gemma3-4b", {"model.name": "base"}), "unsloth")
+        backends.trainable_model(load_config("gemma3-4b", {"model.name": "base"}), "unsloth", None)
 
 
 def test_keys_that_contradict_each_other():

@@ -72,12 +72,17 @@ def test_names_of_runs_are_escaped():
 def test_a_dialog_with_answers_and_ranks(dialog):
     columns = {
         "before": {1: {"answer": "no", "rank": 40}, 2: {"answer": NASTY}},
-        "after": {1: {"answer": "Yes.", "rank": 1}, 2: {"rank": 11}, 3: {"answer": "so"}},
+        "after": {
+            1: {"answer": "Yes.", "rank": 1, "reminder": "is the <b>dog</b> red?"},
+            2: {"rank": 11},
+            3: {"answer": "so"},
+        },
     }
     card = views.dialog_card(dialog, columns)
     Balanced(card)
     assert "<script" not in card
     said = text_of(card)
+    assert card.index("is the &lt;b&gt;dog") < card.index("Yes.") and card.count("italic") == 1
     assert "#40" in said and "#1|" in said and "#11" in said
     assert card.count("✓") == 2, "the answers that say what the human said: Yes. and the nasty one"
     assert "not published" in said and "no image" in said

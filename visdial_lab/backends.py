@@ -12,7 +12,7 @@ from typing import Any
 from visdial_lab.chat import takes_images
 from visdial_lab.config import Config
 from visdial_lab.errors import UserError
-from visdial_lab.models import load_base_for_training, load_processor, pick_device, training_base
+from visdial_lab.models import load_base_for_training, pick_device, tell_tags_apart, training_base
 
 
 def choose_backend(config: Config) -> str:
@@ -83,28 +83,26 @@ def lora_targets(config: Config, sees: bool) -> str:
     return rf"(?:{'|'.join(towers)})\.\d+\.(?:{'|'.join(kinds)})"
 
 
-def trainable_model(config: Config, backend: str) -> tuple[Any, Any]:
-    """The frozen base model with LoRA matrices, drawn from `training.seed`; returns (model, processor)."""
+def trainable_model(config: Config, backend: str, processor: Any) -> Any:
+    """The frozen base model with LoRA matrices drawn from `training.seed`, a PEFT model."""
     from transformers import set_seed
 
-    model, processor = (_unsloth_base if backend == "unsloth" else load_base_for_training)(config)
+    model = (_unsloth_base if backend == "unsloth" else load_base_for_training)(config, processor)
     lora = config.peft.model_dump(include={"r", "lora_alpha", "lora_dropout", "bias", "use_rslora"})
     lora["target_modules"] = lora_targets(config, takes_images(processor))
     set_seed(config.training.seed)
     if backend == "unsloth":
         from unsloth import FastModel
 
-        model = FastModel.get_peft_model(
+        return FastModel.get_peft_model(
             model,
             **lora,
             use_gradient_checkpointing=_unsloth_checkpointing(config),
             random_state=config.training.seed,
         )
-    else:
-        from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
-        model = get_peft_model(model, LoraConfig(**lora, task_type="CAUSAL_LM"))
-    return model, processor
+    return get_peft_model(model, LoraConfig(**lora, task_type="CAUSAL_LM"))
 
 
 def compile_layers(model: Any) -> None:
@@ -126,7 +124,7 @@ def _unsloth_checkpointing(config: Config) -> str | bool:
     return "unsloth" if config.model.use_gradient_checkpointing else False
 
 
-def _unsloth_base(config: Config) -> tuple[Any, Any]:
+def _unsloth_base(config: Config, processor: Any) -> Any:
     """The base model through Unsloth, which replaces parts of transformers by its own kernels."""
     folder = training_base(config)
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
@@ -151,4 +149,6 @@ def _unsloth_base(config: Config) -> tuple[Any, Any]:
         use_gradient_checkpointing=_unsloth_checkpointing(config),
         random_state=config.training.seed,
     )
-    return model, load_processor(folder, model.config.model_type)
+    if config.generation.style == "reminder":
+        tell_tags_apart(model, processor)
+    return model

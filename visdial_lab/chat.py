@@ -4,6 +4,7 @@ A turn is "<start_of_turn>user\\n … <end_of_turn>\\n"; the model's own turns s
 What the model learns to write is the answer and its <end_of_turn>, nothing else.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ _CONTROL = re.compile(
 )
 
 
+OPEN, CLOSE = "<reminder>", "</reminder>"  # around what a model in reminder style recalls before it answers
+
+
 def plain_text(text: str, what: str = "text") -> str:
     """Trim what a person typed and disarm control tokens in it: "<end_of_turn>" becomes "< end_of_turn>".
 
@@ -42,6 +46,52 @@ def plain_text(text: str, what: str = "text") -> str:
     if not text:
         raise UserError(f"{what} is empty; every turn needs some text")
     return text
+
+
+def join_reminder(reminder: str, answer: str) -> str:
+    """What a model in reminder style learns to say: "<reminder>it = the dog</reminder> brown".
+
+    Raises UserError when either is empty, the reminder holds "<" or ">", or the answer a reminder's tag.
+    """
+    said = f"{OPEN}{' '.join(reminder.split())}{CLOSE} {answer.strip()}"
+    split_reminder(said)  # raises if this could not be read back
+    return said
+
+
+def split_reminder(text: str) -> tuple[str | None, str]:
+    """ "<reminder>it = the dog</reminder> brown" → ("it = the dog", "brown"); without any tag (None, text).
+
+    Raises UserError, saying what is wrong, unless there is one reminder, at the start, closed, not empty and
+    without angle brackets, and an answer behind it.
+    """
+    text = text.strip()
+    if OPEN not in text and CLOSE not in text:
+        return None, text
+    opened, closed = text.count(OPEN), text.count(CLOSE)
+    if opened != 1 or closed > 1:
+        raise UserError(f"expected one {OPEN}, found {opened} of it and {closed} of {CLOSE}")
+    if not text.startswith(OPEN):
+        raise UserError(f"the reminder should stand before the answer, found {text[:40]!r}")
+    if not closed:
+        raise UserError(f"the reminder is not closed with {CLOSE}")
+    reminder, answer = (part.strip() for part in text.removeprefix(OPEN).split(CLOSE))
+    if not reminder or not answer:
+        raise UserError("nothing in the reminder" if not reminder else "no answer behind the reminder")
+    if "<" in reminder or ">" in reminder:
+        raise UserError(f"the reminder holds an angle bracket: {reminder!r}")
+    return reminder, answer
+
+
+def said_fields(text: str) -> dict[str, str]:
+    """What a model said → {"answer"}, with its "reminder" if it gave a whole one.
+
+    Of a reminder that `split_reminder` refuses (one that never ends, say) nothing is left in the answer.
+    """
+    try:
+        reminder, answer = split_reminder(text)
+    except UserError:
+        reminder, answer = None, text.rpartition(CLOSE)[2] if CLOSE in text else text.partition(OPEN)[0]
+    return {"answer": answer.strip()} | ({} if reminder is None else {"reminder": reminder})
 
 
 def chat_messages(
@@ -70,19 +120,31 @@ def chat_messages(
     return messages
 
 
-def dialog_messages(dialog: Dialog, upto: int | None = None) -> list[dict]:
+def dialog_messages(
+    dialog: Dialog, upto: int | None = None, reminders: Sequence[str | None] = ()
+) -> list[dict]:
     """The dialog as messages; with `upto` = r (from 1) only rounds 1 … r, the answer to round r left open.
 
-    The first question follows picture and caption. Raises UserError for empty texts and for an `upto` out of
-    range.
+    The first question follows picture and caption. reminders: what stands before the answers of the first
+    rounds (None: nothing). Raises UserError for empty texts and for an `upto` out of range.
     """
     where = f"dialog {dialog.image_id}: "
     if upto is not None and not 1 <= upto <= len(dialog.rounds):
         raise UserError(f"{where}round {upto} asked for, it has rounds 1 to {len(dialog.rounds)}")
-    turns = [(turn.question, turn.answer) for turn in dialog.rounds[:upto]]
+    turns = with_reminders([(turn.question, turn.answer) for turn in dialog.rounds[:upto]], reminders)
     if upto is not None:
         turns[-1] = (turns[-1][0], None)
     return chat_messages(turns, dialog.caption, where)
+
+
+def with_reminders(
+    turns: Sequence[tuple[str, str | None]], reminders: Sequence[str | None]
+) -> list[tuple[str, str | None]]:
+    """(question, answer) pairs, the first answers with these reminders before them (None: without)."""
+    return [
+        (question, answer if answer is None or reminder is None else join_reminder(reminder, answer))
+        for (question, answer), reminder in itertools.zip_longest(turns, reminders[: len(turns)])
+    ]
 
 
 def tokenizer_of(processor: Any) -> Any:
@@ -142,6 +204,11 @@ def token_count(processor: Any, messages: list[dict]) -> int:
     return len(_encode_text(processor, messages)["input_ids"])
 
 
+def prompt_ids(processor: Any, messages: list[dict]) -> list[int]:
+    """Token ids of messages that end with an open question, up to where the answer begins."""
+    return _encode_text(processor, messages, add_generation_prompt=True)["input_ids"]
+
+
 def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, bool]]:
     """(token, is it learnt?) for each token of the messages, to look at; "▁" is shown as a space."""
     encoded = _encode_text(processor, messages)
@@ -163,8 +230,9 @@ def _encode_text(
             f"({len(starts)} of {expected} answers found); use a Gemma-3 instruction model"
         )
     end, supervised = tokenizer.convert_tokens_to_ids(END), [False] * len(ids)
-    for start in starts:
-        if end in ids[start:]:  # not so after a generation prompt: there the answer is still to come
+    answers = [message for message in messages if message["role"] == "assistant"]
+    for start, answer in zip(starts, answers, strict=False):  # a generation prompt is a start without answer
+        if answer.get("weight") != 0:  # 0: read but not learnt, as in OpenAI's fine-tuning format
             stop = ids.index(end, start) + 1
             supervised[start:stop] = [True] * (stop - start)
     picture = tokenizer.image_token_id if takes_images(processor) else None
@@ -179,12 +247,38 @@ def answer_starts(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     return [place + size for place in range(len(ids)) if ids[place : place + size] == header]
 
 
-def answer_ids(processor: Any, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of each answer as it stands in a chat, with its <end_of_turn>: what ranking scores."""
+def answer_ids(processor: Any, answers: Sequence[str], recalled: bool = False) -> list[list[int]]:
+    """Token ids of each answer as it stands in a chat, with its <end_of_turn>: what ranking scores.
+
+    recalled: as it stands behind a reminder (whose own tokens are not among them).
+    """
     tokenizer = tokenizer_of(processor)
-    texts = [ANSWER_HEADER + plain_text(answer, "answer") + END for answer in answers]
-    header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
+    before = ANSWER_HEADER + (f"{OPEN}{CLOSE} " if recalled else "")
+    texts = [before + plain_text(answer, "answer") + END for answer in answers]
+    header = len(tokenizer(before.rstrip(" "), add_special_tokens=False)["input_ids"])
     return [ids[header:] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def pass_reminders(processor: Any, prompt: dict[str, Any], reminders: Sequence[str | None]) -> list[int]:
+    """Where the answer of each round starts in an encoded dialog whose last question is open: behind the
+    round's reminder, if there is one. The last round's is added to the prompt.
+    """
+    import torch
+
+    tokenizer, ids = tokenizer_of(processor), []
+    header = len(tokenizer(ANSWER_HEADER, add_special_tokens=False)["input_ids"])
+    for reminder in reminders:
+        text = ANSWER_HEADER + (
+            "" if reminder is None else f"{OPEN}{plain_text(reminder, 'reminder')}{CLOSE}"
+        )
+        ids.append(tokenizer(text, add_special_tokens=False)["input_ids"][header:])
+    for name, added in (("input_ids", ids[-1]), ("token_type_ids", [0] * len(ids[-1]))):
+        prompt[name] = torch.cat([prompt[name], torch.tensor(added, dtype=torch.long)])
+    starts = answer_starts(tokenizer, prompt["input_ids"].tolist())
+    for start, own in zip(starts, ids, strict=True):
+        if prompt["input_ids"][start : start + len(own)].tolist() != own:
+            raise UserError("this tokenizer joins the end of a reminder with the answer behind it")
+    return [start + len(own) for start, own in zip(starts, ids, strict=True)]
 
 
 def blank(image: "Image") -> "Image":
@@ -235,22 +329,15 @@ def record_image(record: dict) -> "Image | None":
     return Dialog(record["image_id"], "", (), resolve(record["image"]), record["source"]).image()
 
 
-def collator(processor: Any, supervise: str = "all") -> Callable[[list[dict]], dict[str, "torch.Tensor"]]:
-    """A function from records to a padded batch whose labels are IGNORED except on supervised tokens.
-
-    supervise: "all" answers, or the "last" one of each record alone.
-    """
+def collator(processor: Any) -> Callable[[list[dict]], dict[str, "torch.Tensor"]]:
+    """A function from records to a padded batch whose labels are IGNORED except on supervised tokens."""
 
     def collate(records: list[dict]) -> dict[str, "torch.Tensor"]:
         examples = []
         for record in records:
             image = record_image(record) if takes_images(processor) else None
             example = encode(processor, record["messages"], image)
-            learnt = example["supervised"]
-            if supervise == "last":
-                last_answer = answer_starts(tokenizer_of(processor), example["input_ids"].tolist())[-1]
-                learnt[:last_answer] = False
-            example["labels"] = example["input_ids"].masked_fill(~learnt, IGNORED)
+            example["labels"] = example["input_ids"].masked_fill(~example["supervised"], IGNORED)
             examples.append(example)
         return pad(processor, examples)
 

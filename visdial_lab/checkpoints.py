@@ -25,22 +25,30 @@ def finished(output: Path, made_from: dict[str, Any], replace: bool) -> bool:
     return there == made_from
 
 
-def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
-    """The folder for the checkpoints of this run, new or as a kill has left it.
-
-    Raises UserError when it holds another run's, unless that may be replaced.
-    """
-    work = output.with_name(f"{output.name}.training")
+def check(output: Path, made_from: dict[str, Any], replace: bool) -> None:
+    """Raise UserError when the folder for checkpoints holds another run's that may not be replaced, or
+    anything else."""
+    work = _folder(output)
     if (work / "run.json").is_file():
         there = read_json(work / "run.json", "run's description")
         if there != made_from and not replace:
             raise UserError(_another(work, "checkpoints", there, made_from))
-        if there != made_from:
-            shutil.rmtree(work)
     elif work.exists() and any(work.iterdir()):
         raise UserError(f"{work} is in the way: no run of ours made it; move it away")
+
+
+def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
+    """The folder for the checkpoints of this run, new or as a kill has left it; raises as `check`."""
+    check(output, made_from, replace)
+    work = _folder(output)
+    if (work / "run.json").is_file() and read_json(work / "run.json") != made_from:
+        shutil.rmtree(work)
     write_json(work / "run.json", made_from)
     return work
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(f"{output.name}.training")
 
 
 def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:

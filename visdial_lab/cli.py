@@ -10,19 +10,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from visdial_lab import __version__, cli_grading, cli_models
-from visdial_lab.cli_models import ModelOption
+from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with, load_dialogs
+from visdial_lab.cli_models import AnswerStyleOption, ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
-
-if TYPE_CHECKING:
-    from visdial_lab.config import Config
-    from visdial_lab.visdial import VisDial
 
 app = typer.Typer(
     name="visdial-lab",
@@ -35,10 +32,8 @@ app = typer.Typer(
         "help_option_names": ["-h", "--help"],
     },
 )
-generate = typer.Typer(help="Make training records from dialogs.", no_args_is_help=True)
 app.add_typer(generate, name="generate")
 
-ConfigOption = Annotated[str, Option(help="A profile's name, or the path of a YAML file.")]
 _IMAGES = (
     "all: the official zips (the default; 20 GB for train). needed: only the photos of the dialogs asked "
     "for, one by one from COCO (the default with --limit or --licence free). none."
@@ -84,20 +79,6 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     return 1, f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _load_config(name: str, options: dict[str, Any]) -> "Config":
-    """The profile, with those options laid over it that were given."""
-    from visdial_lab.config import load_config
-
-    return load_config(name, {key: value for key, value in options.items() if value is not None})
-
-
-def _load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
-    """The dialogs to train on, or so many of another split."""
-    from visdial_lab.visdial import VisDial
-
-    return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
-
-
 def _list_skipped(reasons: list[str], total: int, what: str) -> None:
     """Say what --skip-bad has left out; then the command ends with exit code 1."""
     for reason in reasons:
@@ -123,21 +104,6 @@ def _options(
     pass  # both options have done their work by now
 
 
-@generate.command()
-def base(
-    output_path: Annotated[Path, Option(help="The .jsonl file to write.")],
-    config: ConfigOption = "scenes",
-    split: Annotated[str | None, Option(help="Split to read; default: the config's.")] = None,
-    sample_count: Annotated[int | None, Option(help="So many dialogs; default: the config's.")] = None,
-) -> None:
-    """Turn human dialogs into training records (TRL's conversational format), one a line."""
-    from visdial_lab.generation import write_records
-
-    given = _load_config(config, {"generation.sample_count": sample_count})
-    written = write_records(output_path, _load_dialogs(given, split), **given.generation.model_dump())
-    print(f"{written} records in {output_path}")
-
-
 @app.command()
 def finetune(
     config: ConfigOption = "scenes",
@@ -150,6 +116,7 @@ def finetune(
     epochs: Annotated[float | None, Option(help="Passes over the records.")] = None,
     max_steps: Annotated[int | None, Option(help="Stop after so many steps.")] = None,
     replace: Annotated[bool, Option("--replace", help="Begin anew where another run has left work.")] = False,
+    style: StyleOption = None,
 ) -> None:
     """Fine-tune the base model with QLoRA; writes an adapter folder. Stopped, it goes on when given again.
 
@@ -166,12 +133,13 @@ def finetune(
         "training.learning_rate": lr,
         "training.num_train_epochs": epochs,
         "training.max_steps": max_steps,
+        "generation.style": style,
     }
-    given = _load_config(config, options)
-    rows = dataset_path or list(records(_load_dialogs(given), **given.generation.model_dump()))
+    given = load_config_with(config, options)
+    rows = dataset_path or list(records(load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
     watched = given.training.num_eval_dialogs
-    val = _load_dialogs(given, given.data.val_split)[:watched] if watched else None
+    val = load_dialogs(given, given.data.val_split)[:watched] if watched else None
     with progress("fine-tuning") as update:
         result = train(
             given,
@@ -206,21 +174,22 @@ def infer(
     batch_size: Annotated[int, Option(min=1, help="Entries answered at once.")] = 16,
     resume: Annotated[bool, Option(help="Go on where a --batch-file was stopped, or begin anew.")] = True,
     skip_bad: Annotated[bool, Option("--skip-bad", help="List bad entries and do the others.")] = False,
+    style: AnswerStyleOption = None,
 ) -> None:
     """Answer a question about a picture, or a whole file of them."""
     if (batch_file is None) == (conversation is None):
         raise UserError("give either --conversation (with --image-path) or --batch-file (with --output-file)")
     if (batch_file is None) != (output_file is None):
         raise UserError("--batch-file and --output-file go together")
-    from visdial_lab.chat import record_image
+    from visdial_lab.chat import record_image, said_fields
     from visdial_lab.inference import answer, answer_file, check_image
-    from visdial_lab.models import load_model, sees
+    from visdial_lab.models import answer_style, load_model, sees
 
     decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     if batch_file is not None:
         with progress("answering") as update:
             entries, skipped = answer_file(
-                model_path, batch_file, output_file, batch_size, resume, skip_bad, update, **decoding
+                model_path, batch_file, output_file, batch_size, resume, skip_bad, update, style, **decoding
             )
         say(f"wrote {output_file}")
         _list_skipped(skipped, entries, "entries")
@@ -228,9 +197,13 @@ def infer(
     check_image(image_path, image_path is None and sees(model_path))
     model, processor = load_model(model_path)
     picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
-    text = answer(model, processor, picture, conversation, caption, stream=stream, **decoding)
+    style = answer_style(model_path, style)
+    text = answer(model, processor, picture, conversation, caption, style, stream=stream, **decoding)
     if not stream:
-        print(text)
+        said = said_fields(text)
+        if "reminder" in said:
+            say(f"reminder: {said['reminder']}")
+        print(said["answer"])
 
 
 @app.command()
@@ -249,15 +222,17 @@ def rank(
     memory_gb: Annotated[float | None, Option(min=0.1, help="GiB beyond the weights; default: all.")] = None,
     resume: Annotated[bool, Option(help="Go on where a run was stopped, or begin anew.")] = True,
     skip_bad: Annotated[bool, Option("--skip-bad", help="List bad dialogs and do the others.")] = False,
+    style: AnswerStyleOption = None,
 ) -> None:
     """Rank the 100 candidate answers of every round by the probability the model gives them.
 
     On several GPUs: accelerate launch --num_processes N -m visdial_lab rank …
     """
     from visdial_lab.journal import sources
-    from visdial_lab.models import load_model, pick_device, pick_dtype
+    from visdial_lab.models import answer_style, load_model, pick_device, pick_dtype
     from visdial_lab.predictions import check_pictures, join_processes, rank_dialogs
     from visdial_lab.ranking import iter_scores
+    from visdial_lab.reminding import iter_recalled_scores
     from visdial_lab.visdial import VisDial
 
     bad: dict[int, str] = {}
@@ -268,13 +243,15 @@ def rank(
     device = device or pick_device()
     scoring = {"blank_image": blank_image, "length_normalised": length_normalised}
     settings = scoring | {"split": source.split, "limit": limit, "load_in_4bit": load_in_4bit}
+    style = settings["style"] = answer_style(model_path, style)
     settings |= {"image_dir": image_dir and str(image_dir.absolute()), "dtype": str(pick_dtype(device))}
     made_from = sources(model_path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
         check_pictures(model_path, chosen, image_dir)
         model, processor = load_model(model_path, load_in_4bit, device)
-        return iter_scores(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
+        rank_by = iter_recalled_scores if style == "reminder" else iter_scores
+        return rank_by(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
     with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:

@@ -8,6 +8,9 @@ from typer import Option
 from visdial_lab.progress import say
 
 ModelOption = Annotated[str, Option(help="Folder of a base model or an adapter, or a hub name.")]
+AnswerStyleOption = Annotated[
+    str | None, Option(help="plain, or reminder: recall, then answer. Default: as the model was trained.")
+]
 
 
 def export(

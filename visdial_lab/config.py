@@ -84,7 +84,6 @@ class Training(Section):
     seed: Seed
     output_dir: Text
     backend: Literal["auto", "unsloth", "peft"]
-    supervise: Literal["all", "last"]
     on_too_long: Literal["refuse", "drop_rounds", "skip"]
     group_by_length: bool
     torch_compile: bool
@@ -120,11 +119,12 @@ class Data(Section):
 
 
 class Generation(Section):
-    """How training records are made (sample_count null = all dialogs)."""
+    """How training records are made (sample_count null = all dialogs), and so how a model answers."""
 
     sample_count: Count | None
-    rounds: Literal["all"] | Count
+    rounds: Literal["all", "last", "random"] | Count
     seed: Seed
+    style: Literal["plain", "reminder"]
 
 
 class Inference(Section):

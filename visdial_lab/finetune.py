@@ -21,8 +21,9 @@ from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.files import atomic_folder, portable, read_json, resolve, sha256, write_json
 from visdial_lab.generation import read_records, records
 from visdial_lab.metrics import sparse_values
-from visdial_lab.models import pick_device
-from visdial_lab.ranking import score_dialogs
+from visdial_lab.models import load_processor, pick_device, silence, training_base
+from visdial_lab.ranking import iter_scores
+from visdial_lab.reminding import iter_recalled_scores
 from visdial_lab.training_data import by_length, fitting
 from visdial_lab.visdial import VisDial
 
@@ -56,17 +57,24 @@ def finetune(
     backend, output = choose_backend(config), Path(os.path.realpath(output_dir))
     check_settings(config, backend)
     found, source = _read(rows)
+    silence()
     processes = PartialState()
     made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
     with processes.main_process_first():
         if checkpoints.finished(output, made_from, replace):
             history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
             return {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
+        checkpoints.check(output, made_from, replace)
+    processor = load_processor(training_base(config))
+    kept, lengths = fitting(processor, found, config.training, "records")
+    val_rows: list[dict] = []
+    if val is not None:
+        val_rows = list(records(val, style=config.generation.style))
+        val_rows = fitting(processor, val_rows, config.training, "val")[0]
+    with processes.main_process_first():
         work = checkpoints.begin(output, made_from, replace)
     started = time.monotonic()
-    model, processor = trainable_model(config, backend)
-    kept, lengths = fitting(processor, found, config.training, "records")
-    val_rows = fitting(processor, list(records(val)), config.training, "val")[0] if val else []
+    model = trainable_model(config, backend, processor)
     if backend == "peft" and takes_images(processor) and not config.peft.finetune_vision_layers:
         _look_once(model.get_base_model(), pictures=len(kept) + len(val_rows))
     if backend == "peft" and config.training.torch_compile:
@@ -131,7 +139,8 @@ def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) 
         | {
             "model.name": portable(folder) if there else config.model.name,  # adapters travel
             "base model": sha256(folder) if there else None,
-            "records": source["sha256"],
+            "generation.style": config.generation.style,
+        "records": source["sha256"],
             "val": val and f"{sha256(val.path)[:16]}, {len(val)} dialogs",
             "backend": backend,
         }
@@ -190,7 +199,7 @@ def _trainer(
     trainer = SFTTrainer(
         model=model,
         args=settings,
-        data_collator=functools.partial(_collate, collator(processor, training.supervise), both),
+        data_collator=functools.partial(_collate, collator(processor), both),
         train_dataset=Dataset.from_dict({"record": range(cut)}),
         eval_dataset=Dataset.from_dict({"record": range(cut, len(both))}) if watched else None,
         processing_class=processor,
@@ -230,7 +239,7 @@ def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | No
 
         def on_evaluate(self, args, state, control, metrics=None, **kwargs):
             if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
-                metrics["eval_mrr"] = _mrr(trainer, processor, val, config.evaluation.memory_gb)
+                metrics["eval_mrr"] = _mrr(trainer, processor, val, config)
                 trainer.log({"eval_mrr": metrics["eval_mrr"]})
 
         def on_save(self, args, state, control, **kwargs):
@@ -242,13 +251,18 @@ def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | No
         trainer.add_callback(EarlyStoppingCallback(config.training.early_stopping_patience))
 
 
-def _mrr(trainer: Any, processor: Any, val: VisDial, memory_gb: float | None) -> float:
-    """MRR of the model as it is now; several processes share the dialogs."""
+def _mrr(trainer: Any, processor: Any, val: VisDial, config: Config) -> float:
+    """MRR of the model as it is now, in the style it learns; several processes share the dialogs."""
     from accelerate.utils import gather_object
+
+    def refuse(number: int, error: UserError) -> None:
+        raise error
 
     model, args = trainer.accelerator.unwrap_model(trainer.model), trainer.args
     own = list(val)[args.process_index :: args.world_size]
-    by_dialog = zip(own, score_dialogs(model, processor, own, memory_gb=memory_gb), strict=True)
+    rank_by = iter_recalled_scores if config.generation.style == "reminder" else iter_scores
+    found = rank_by(model, processor, own, on_bad=refuse, memory_gb=config.evaluation.memory_gb)
+    by_dialog = [(own[number], rows) for number, rows, *_ in found]
     reciprocal = [
         value
         for dialog, rows in by_dialog

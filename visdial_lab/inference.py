@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
+from visdial_lab.decoding import check_length, cut, generate, read, read_on
 from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
-from visdial_lab.models import evaluating, load_model, sees
+from visdial_lab.models import answer_style, evaluating, load_model, sees
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 OnBad = Callable[[int, UserError], None]
+Turns = Sequence[tuple[str, str | None]]  # (question, answer) pairs, the last answer None: to be given
+Conversation = tuple[str, Turns, str | None, Any]  # where (for messages), turns, caption, picture
 
 _NEW_TOKENS = 32  # the longest answer, unless told otherwise
+_REMINDER_TOKENS = 96  # room for a reminder beside it
 
 
 def parse_conversation(text: str) -> list[tuple[str, str | None]]:
@@ -87,16 +91,20 @@ def answer_file(
     resume: bool = True,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    style: str | None = None,
     **decoding: Any,
 ) -> tuple[int, list[str]]:
-    """Write the batch file's list with an "answer" in every entry. A job that was stopped goes on there.
+    """Write the batch file's list with an "answer" in every entry, and the "reminder" that a model in
+    reminder style gave before it. A job that was stopped goes on there.
 
     skip_bad: leave entries that cannot be answered out of the result, instead of raising UserError.
-    decoding: as for `answer`. progress(done, total) is called after each entry.
+    style (None: as the adapter was trained) and decoding: as for `answer`. progress(done, total) is called
+    after each entry.
     Returns how many entries there are, and why some were skipped. Raises UserError, with `resume`, for
     unfinished work that was made from something else.
     """
     skipped: dict[int, str] = {}
+    decoding["style"] = answer_style(model_path, style)
 
     def on_bad(place: int, error: UserError) -> None:
         if not skip_bad:
@@ -121,7 +129,7 @@ def answer_file(
             write(keys[place], text)
             answers[keys[place]] = text
             progress(len(answers), len(entries) - len(skipped))
-    done = [entry | {"answer": answers[keys[n]]} for n, entry in enumerate(entries) if n not in skipped]
+    done = [entry | chat.said_fields(answers[keys[n]]) for n, entry in enumerate(entries) if n not in skipped]
     if skipped and not done:
         raise UserError(f"none of the {len(entries)} entries can be answered: {next(iter(skipped.values()))}")
     write_json(output, done)
@@ -142,20 +150,22 @@ def answer(
     model: Any,
     processor: Any,
     image: "Image | None",
-    conversation: str | Sequence[tuple[str, str | None]],
+    conversation: str | Turns,
     caption: str | None = None,
+    style: str = "plain",
     **decoding: Any,
 ) -> str:
     """The model's answer to the last question of a conversation about one picture.
 
     conversation: "Q: …\\nA: …\\nQ: …" or the pairs that `parse_conversation` makes of it.
+    style: "reminder" for a model that was trained so; its reminder then stands before the answer
+    (`chat.said_fields` takes them apart).
     decoding: max_new_tokens (32), temperature (0 = always the likeliest token), top_p, seed, and stream=True
     to print the answer while it is made.
     Raises UserError for a conversation that is malformed or longer than the model can read.
     """
     turns = parse_conversation(conversation) if isinstance(conversation, str) else conversation
-    example = _encode(model, processor, chat.chat_messages(turns, caption), image, **decoding)
-    return _answer(model, processor, [example], **decoding)[0][0]
+    return _reply(model, processor, [("", turns, caption, image)], style, **decoding)[0][-1]
 
 
 def answer_entries(
@@ -164,31 +174,40 @@ def answer_entries(
     entries: dict[int, dict],
     batch_size: int = 16,
     seed: int = 0,
+    style: str = "plain",
     on_bad: OnBad | None = None,
     **decoding: Any,
 ) -> Iterator[tuple[int, str]]:
     """(place, answer) for the entries of a batch file, {place in it: entry}; so many are answered at once.
 
-    seed and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered, when the
-    others of its batch are done; with `on_bad` that is called instead.
+    seed, style and decoding: as for `answer`. Raises UserError naming the place of what cannot be answered,
+    when the others of its batch are done; with `on_bad` that is called instead.
     """
 
-    def encoded(place: int) -> dict[str, Any]:
+    def conversation(place: int) -> Conversation:
         entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
         with naming(f"[{place}]"):
-            messages = chat.chat_messages(parse_conversation(entry["conversation"]), entry["caption"])
-            return _encode(model, processor, messages, chat.record_image(entry), **decoding)
+            turns, picture = parse_conversation(entry["conversation"]), chat.record_image(entry)
+            return f"[{place}]: ", turns, entry["caption"], picture
+
+    def answered(places: Sequence[int]) -> dict[int, str]:
+        conversations = [conversation(place) for place in places]
+        texts = _reply(model, processor, conversations, style, seed=seed + start, **decoding)
+        return {place: said[-1] for place, said in zip(places, texts, strict=True)}
 
     places = list(entries)
     for start in range(0, len(places), batch_size):
-        good, bad = {}, {}
-        for place in places[start : start + batch_size]:
-            try:
-                good[place] = encoded(place)
-            except UserError as error:
-                bad[place] = error
-        texts = good and _answer(model, processor, [*good.values()], seed=seed + start, **decoding)
-        yield from ((place, text) for place, [text] in zip(good, texts, strict=True))
+        chosen, bad = places[start : start + batch_size], {}
+        try:
+            texts = answered(chosen)
+        except UserError:  # somewhere in this batch: then one by one
+            texts = {}
+            for place in chosen:
+                try:
+                    texts |= answered([place])
+                except UserError as error:
+                    bad[place] = error
+        yield from texts.items()
         for place, error in bad.items():
             _report(place, error, on_bad)
 
@@ -202,92 +221,124 @@ def answer_dialogs(
     batch_size: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    style: str = "plain",
     **decoding: Any,
 ) -> list[list[str]]:
     """For each dialog, the model's answer to each round, given the rounds before it as the people had them.
 
     blank_image: answer from a gray picture, to see what guessing without looking gives.
     batch_size: dialogs answered at once. progress(done, total) is called after each batch, in dialogs.
-    seed and decoding (temperature, top_p): as for `answer`.
+    seed, style and decoding (temperature, top_p): as for `answer`.
     """
+
+    def conversation(dialog: Dialog) -> Conversation:
+        turns = [(turn.question, turn.answer) for turn in dialog.rounds]
+        turns[-1] = (turns[-1][0], None)
+        picture = chat.input_image(processor, dialog, blank_image)
+        return f"dialog {dialog.image_id}: ", turns, dialog.caption, picture
+
+    decoding |= {"every_round": True, "max_new_tokens": max_new_tokens}
     answers: list[list[str]] = []
     for start in range(0, len(dialogs), batch_size):
-        examples = []
-        for dialog in dialogs[start : start + batch_size]:
-            messages = chat.dialog_messages(dialog, upto=len(dialog.rounds))
-            picture = chat.input_image(processor, dialog, blank_image)
-            with naming(f"dialog {dialog.image_id}"):
-                examples.append(_encode(model, processor, messages, picture, max_new_tokens))
-        answers += _answer(model, processor, examples, True, max_new_tokens, seed=seed + start, **decoding)
+        chosen = [conversation(dialog) for dialog in dialogs[start : start + batch_size]]
+        answers += _reply(model, processor, chosen, style, seed=seed + start, **decoding)
         progress(len(answers), len(dialogs))
     return answers
 
 
-def _encode(
-    model: Any, processor: Any, messages: list, image: Any, max_new_tokens: int = _NEW_TOKENS, **_: Any
-) -> dict:
-    """The conversation as the model reads it. Raises UserError when no room is left for the answer."""
-    example = chat.encode(processor, messages, image, add_generation_prompt=True)
-    limit = model.config.get_text_config().max_position_embeddings
-    if (length := len(example["input_ids"])) + max_new_tokens > limit:
-        wanted = f"with {max_new_tokens} new ones the model reads {limit}"
-        raise UserError(f"the conversation has {length} tokens; {wanted}")
-    return example
-
-
-def _answer(
+def _reply(
     model: Any,
     processor: Any,
-    examples: list[dict],
+    conversations: Sequence[Conversation],
+    style: str,
     every_round: bool = False,
     max_new_tokens: int = _NEW_TOKENS,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    stream: bool = False,
+    **decoding: Any,
 ) -> list[list[str]]:
-    """Answers to the last question of each encoded conversation, or to all.
+    """What the model says to the last question of each conversation, or to all of them.
 
-    Picture and conversation are read once [B, T]: what a question may see is the beginning of what the next
-    one sees. Keys and values are copied for each question [Q, W], aligned on the right for `generate`.
+    Picture and conversation are read once: what a question may see is the beginning of what the next one
+    sees.
     """
     import torch
-    from transformers import DynamicCache, TextStreamer
 
-    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-        given = f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}"
-        raise UserError(f"{given}: expected at least 1, at least 0, and above 0 up to 1")
+    if style == "reminder":
+        texts = _recall_and_reply(model, processor, conversations, max_new_tokens, **decoding)
+        return texts if every_round else [own[-1:] for own in texts]
     tokenizer = chat.tokenizer_of(processor)
-    prompts, counts = [], []
-    for row, example in enumerate(examples):
-        ends = chat.answer_starts(tokenizer, example["input_ids"].tolist())[0 if every_round else -1 :]
-        prompts += [(row, end) for end in ends]
+    examples, rows, prompts, counts = [], [], [], []
+    for row, (where, turns, caption, picture) in enumerate(conversations):
+        examples.append(_encode(processor, where, chat.chat_messages(turns, caption, where), picture))
+        ids = examples[-1]["input_ids"].tolist()
+        check_length(model, where, len(ids), max_new_tokens)
+        ends = chat.answer_starts(tokenizer, ids)[0 if every_round else -1 :]
+        rows += [row] * len(ends)
+        prompts += [ids[:end] for end in ends]
         counts.append(len(ends))
-    batch = chat.pad(processor, examples)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    rows, ends = torch.tensor(prompts, device=model.device).T[:, :, None]
-    columns = torch.arange(int(ends.max()), device=model.device) + ends - ends.max()  # [Q, W]
-    seen, columns = columns >= 0, columns.clamp(min=0)
-
-    def own(states: torch.Tensor) -> torch.Tensor:  # [B, H, T, D] → [Q, H, W - 1, D]
-        return states[rows, :, columns[:, :-1]].transpose(1, 2)  # `generate` reads the last token itself
-
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
-    torch.manual_seed(seed)
     with evaluating(model), torch.inference_mode():
-        read = DynamicCache()  # without a config it keeps whole sequences, also for sliding-window layers
-        causal.base_model(**batch, past_key_values=read, use_cache=True)
-        output = model.generate(
-            input_ids=batch["input_ids"][rows, columns],
-            attention_mask=seen.long(),
-            past_key_values=DynamicCache([(own(layer.keys), own(layer.values)) for layer in read.layers]),
-            max_new_tokens=max_new_tokens,
-            do_sample=temperature > 0,
-            eos_token_id=[tokenizer.convert_tokens_to_ids(chat.END)],
-            pad_token_id=tokenizer.pad_token_id,
-            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
-            **sampling,
-        )
-    said = iter(tokenizer.batch_decode(output[:, columns.shape[1] :], skip_special_tokens=True))
-    return [[next(said).strip() for _ in range(count)] for count in counts]
+        found = read(model, chat.pad(processor, examples))
+        lengths = [len(ids) - 1 for ids in prompts]  # `generate` reads the last token itself
+        past = cut(found, rows, lengths, lengths)
+        said = iter(generate(model, processor, prompts, past, max_new_tokens, **decoding))
+    return [[next(said) for _ in range(count)] for count in counts]
+
+
+def _encode(processor: Any, where: str, messages: list[dict], picture: Any) -> dict[str, Any]:
+    try:
+        return chat.encode(processor, messages, picture, add_generation_prompt=True)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+
+
+def _recall_and_reply(
+    model: Any,
+    processor: Any,
+    conversations: Sequence[Conversation],
+    max_new_tokens: int,
+    seed: int = 0,
+    stream: bool = False,
+    **decoding: Any,
+) -> list[list[str]]:
+    """What a model in reminder style says in each round of each conversation.
+
+    It has learnt with a reminder before every answer. So in the history too, the answers that were given
+    have reminders before them: those that it wrote itself. That takes one round after the other; keys and
+    values of what was read are kept.
+    """
+    import torch
+
+    room = max_new_tokens + _REMINDER_TOKENS
+    said: list[list[str]] = [[] for _ in conversations]
+    going, lengths, past = list(range(len(conversations))), [0] * len(conversations), []
+    last = max(len(turns) for _, turns, _, _ in conversations) - 1
+    for number in range(last + 1):
+        left = [place for place, row in enumerate(going) if number < len(conversations[row][1])]
+        going, lengths = [going[place] for place in left], [lengths[place] for place in left]
+        past = [(keys[left], values[left]) for keys, values in past]
+        messages, prompts = [], []
+        for row in going:
+            where, turns, caption, _ = conversations[row]
+            own = [chat.said_fields(text).get("reminder") for text in said[row]]
+            asked = [*chat.with_reminders(turns[:number], own), (turns[number][0], None)]
+            messages.append(chat.chat_messages(asked, caption, where))
+            prompts.append(chat.prompt_ids(processor, messages[-1]))
+            check_length(model, where, len(prompts[-1]), room)
+        with evaluating(model), torch.inference_mode():
+            if number == 0:
+                batch = [
+                    _encode(processor, where, own, picture)
+                    for own, (where, *_, picture) in zip(messages, conversations, strict=True)
+                ]
+                found, known = read(model, chat.pad(processor, batch)), 0
+            else:
+                known = past[0][0].shape[2]
+                chunks = [ids[length:] for ids, length in zip(prompts, lengths, strict=True)]
+                found = read_on(model, chunks, past, lengths)
+            fresh = [len(ids) - 1 - length for ids, length in zip(prompts, lengths, strict=True)]
+            lengths = [len(ids) - 1 for ids in prompts]  # `generate` reads the last token itself
+            past = cut(found, range(len(going)), [known + size for size in fresh], lengths)
+            options = {"seed": seed + number, "stream": stream and number == last, **decoding}
+            texts = generate(model, processor, prompts, past, room, **options)
+        for row, text in zip(going, texts, strict=True):
+            said[row].append(text)
+    return said

@@ -48,7 +48,8 @@ def paths(output: Path) -> list[Path]:
 
 
 def read(output: Path, made_from: dict, keys: Collection | None = None, resume: bool = True) -> dict:
-    """{key: value} of all journals of a result, all or for these keys; a last line that a kill cut off goes.
+    """{key: value} of all journals of a result, for these keys (None: all); a last line that a kill has cut
+    off goes.
 
     Without `resume` they are deleted instead. Raises UserError when a journal was made from something else,
     and says what differs.
@@ -98,9 +99,13 @@ def _read_one(path: Path) -> tuple[dict, dict]:
 
 
 @contextlib.contextmanager
-def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable[[Any, Any], None]]:
+def writing(
+    output: Path, made_from: dict, number: int = 0, sync_seconds: float | None = None
+) -> Iterator[Callable[[Any, Any], None]]:
     """Give write(key, value), which appends to the journal of process `number`.
 
+    sync_seconds: how much work a power cut may cost (None: 5); with 0, every entry is on the disk when write
+    returns.
     Raises UserError when the place cannot be written or the disk is full.
     """
     if os.path.exists(output) and not output.is_file():  # os.path: for it, too long a name is no error
@@ -119,7 +124,7 @@ def writing(output: Path, made_from: dict, number: int = 0) -> Iterator[Callable
                 try:
                     if file.write(line) < len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    if time.monotonic() - synced > _SYNC_SECONDS:
+                    if time.monotonic() - synced >= (_SYNC_SECONDS if sync_seconds is None else sync_seconds):
                         os.fsync(file.fileno())
                         synced = time.monotonic()
                 except OSError as error:

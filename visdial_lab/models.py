@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.chat import takes_images
+from visdial_lab.chat import CLOSE, OPEN, takes_images, tokenizer_of
 from visdial_lab.config import Config
-from visdial_lab.errors import UserError, naming
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve
 
 _FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM"}
@@ -73,15 +73,34 @@ def load_model(
     if adapted and load_in_4bit is None and (folder / "lab.json").is_file():
         load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
     model = _load_base(base, bool(load_in_4bit), device, dtype)
+    processor = load_processor(folder)
     merge = merge or device == "cpu"
     if merge and load_in_4bit:
         model = model.dequantize()
         model = model.float() if device == "cpu" else model
     if adapted:
+        if answer_style(folder) == "reminder":
+            tell_tags_apart(model, processor)
         model = _add_adapter(model, folder)
     if adapted and merge:
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
-    return model.eval(), load_processor(folder, model.config.model_type)
+    return model.eval(), processor
+
+
+def answer_style(model_path: str | Path, asked: str | None = None) -> str:
+    """How a model answers, "plain" or "reminder": as asked, else as its adapter was trained (lab.json; merged
+    into its base by `export`: export.json).
+
+    Raises UserError for a style that there is not.
+    """
+    for name, *keys in (("lab.json",), ("export.json", "adapter")):
+        if asked is None and (resolve(model_path) / name).is_file():
+            asked = read_json(resolve(model_path) / name, "model's notes")
+            for key in (*keys, "config", "generation", "style"):
+                asked = asked.get(key) if isinstance(asked, dict) else None
+    if asked not in (None, "plain", "reminder"):
+        raise UserError(f"style should be plain or reminder, is {shown(asked)}")
+    return asked or "plain"
 
 
 def sees(path_or_name: str | Path) -> bool:
@@ -104,8 +123,8 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def load_base_for_training(config: Config) -> tuple[Any, Any]:
-    """The base model as QLoRA needs it, packed to NF4 if the config says so; returns (model, processor).
+def load_base_for_training(config: Config, processor: Any) -> Any:
+    """The base model as QLoRA needs it, packed to NF4 if the config says so.
 
     Each of several processes loads it to the GPU of its own.
     """
@@ -120,7 +139,9 @@ def load_base_for_training(config: Config) -> tuple[Any, Any]:
     for module in model.modules():  # where the CPU has AVX512-BF16, evaluating would round the scales of NF4
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model, load_processor(folder, model.config.model_type)
+    if config.generation.style == "reminder":
+        tell_tags_apart(model, processor)
+    return model
 
 
 def training_base(config: Config) -> Path | str:
@@ -129,6 +150,26 @@ def training_base(config: Config) -> Path | str:
     if _is_adapter(folder):
         raise UserError(f"model.name {config.model.name} is an adapter; fine-tuning starts from a base model")
     return folder
+
+
+def tell_tags_apart(model: Any, processor: Any) -> None:
+    """Give the tokens of the reminder's tags vectors of their own, where the base model has none.
+
+    All tokens that pre-training never met end up with the same embedding, and the embedded model never met
+    "<". Frozen, as QLoRA keeps it, no adapter could say which of them comes next. The new vectors are the
+    same every time. A model that knows its tokens, as the real Gemma does, is left alone.
+    """
+    import torch
+
+    tokenizer, weight = tokenizer_of(processor), model.get_input_embeddings().weight
+    ids = sorted(set(tokenizer(OPEN + CLOSE, add_special_tokens=False)["input_ids"]))
+    rows = torch.nn.functional.normalize(weight[ids].detach().float(), dim=1)
+    alike = ((rows @ rows.T).fill_diagonal_(0) > 0.9).any(dim=1).tolist()
+    chosen = [token for token, same in zip(ids, alike, strict=True) if same]
+    drawn = torch.randn(len(chosen), weight.shape[1], generator=torch.Generator().manual_seed(0))
+    length = weight.detach().float().norm(dim=1).mean().cpu()
+    new = torch.nn.functional.normalize(drawn, dim=1) * length
+    weight.data[chosen] = new.to(weight)
 
 
 def _is_adapter(folder: Path | str) -> bool:
@@ -215,11 +256,19 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
     return model
 
 
-def load_processor(folder: Path | str, kind: str) -> Any:
+def load_processor(path_or_name: str | Path) -> Any:
+    """What turns text and pictures into a model's input: a processor, or a text-only model's tokenizer.
+
+    Raises UserError for files that are missing, damaged, or another kind of model's.
+    """
     from transformers import AutoProcessor, AutoTokenizer
 
-    loader = AutoProcessor if kind == "gemma3" else AutoTokenizer
-    processor = _guarded(folder, loader.from_pretrained, folder)
+    silence()
+    folder = _locate(path_or_name)
+    kind = _kind(base_of(folder))
+    processor = _guarded(
+        folder, (AutoProcessor if kind == "gemma3" else AutoTokenizer).from_pretrained, folder
+    )
     if takes_images(processor) != (kind == "gemma3"):
         raise UserError(f"{folder}: its processor files do not belong to a {kind} model")
     return processor

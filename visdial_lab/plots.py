@@ -80,11 +80,16 @@ def lengths(dialogs: Iterable[Dialog]) -> "Figure":
         texts["caption"].append(dialog.caption)
         texts["question"] += [turn.question for turn in dialog.rounds]
         texts["answer"] += [turn.answer for turn in dialog.rounds if turn.answer is not None]
+    return word_counts(texts)
+
+
+def word_counts(texts: Mapping[str, Sequence[str]]) -> "Figure":
+    """Histograms of how many words texts have, on one scale. texts: {name: texts}, up to three names."""
     words = {name: [len(text.split()) for text in own] for name, own in texts.items()}
     titles = [f"{name}: {np.mean(values):.1f} on average" for name, values in words.items()]
-    figure, panels = _axes(8.4, 2.4, *titles, sharex=True)
+    figure, panels = _axes(2.8 * len(words), 2.4, *titles, sharex=True)
     edges = np.arange(0.5, max(map(max, words.values())) + 1)
-    for axes, values, color in zip(panels, words.values(), (FAINT, ACCENT, GREEN), strict=True):
+    for axes, values, color in zip(panels, words.values(), (FAINT, ACCENT, GREEN), strict=False):
         axes.hist(values, bins=edges, weights=np.full(len(values), 1 / len(values)), color=color, rwidth=0.86)
         axes.set(xlabel="words")
         axes.yaxis.set_major_formatter("{x:.0%}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import journal
+from visdial_lab.chat import said_fields
 from visdial_lab.errors import UserError
 from visdial_lab.files import write_text
 from visdial_lab.metrics import ranks_from_scores
@@ -20,7 +21,8 @@ from visdial_lab.visdial import Dialog
 def predictions(
     dialogs: Sequence[Dialog], scores: list[list[np.ndarray | None]], answers: list[list[str]] | None = None
 ) -> list[dict]:
-    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given.
+    """Scores → the EvalAI list [{"image_id", "round_id" (from 1), "ranks"}], with "answer" if given, and the
+    "reminder" that stood before it.
 
     Ties are shuffled with image and round as seed: a round's ranks do not depend on what else is ranked.
     """
@@ -32,7 +34,7 @@ def predictions(
             ranks = ranks_from_scores(row, seed=(dialog.image_id, turn.round_id))
             entry = {"image_id": dialog.image_id, "round_id": turn.round_id, "ranks": ranks.tolist()}
             if answers is not None:
-                entry["answer"] = answers[number][place]
+                entry |= said_fields(answers[number][place])
             entries.append(entry)
     return entries
 
@@ -92,7 +94,7 @@ def rank_dialogs(
     dialogs: Sequence[Dialog],
     output: Path,
     made_from: dict[str, Any],
-    score: Callable[[list[Dialog], Callable[[int, UserError], None]], Iterable[tuple[int, list]]],
+    score: Callable[[list[Dialog], Callable[[int, UserError], None]], Iterable[tuple]],
     number: int = 0,
     count: int = 1,
     resume: bool = True,
@@ -102,8 +104,9 @@ def rank_dialogs(
 ) -> list[str]:
     """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
 
-    score(dialogs, on_bad) → (index, scores of each round) in any order, as `ranking.iter_scores`; called when
-    something is left to do. unreadable: why further dialogs of the file are not among these.
+    score(dialogs, on_bad) → (index, scores of each round) in any order, as `ranking.iter_scores`, or these
+    and what the model said, as `reminding.iter_recalled_scores`; called when something is left to do.
+    unreadable: why further dialogs of the file are not among these.
     Returns the reasons why dialogs were skipped. Raises UserError for journals made from something else and,
     without skip_bad, for the first bad dialog.
     """
@@ -130,8 +133,9 @@ def rank_dialogs(
 
     progress(finished, total)
     with journal.writing(output, made_from, number) as write:
-        for index, rows in score(left, on_bad) if left else ():
-            write(_key(left[index]), [None if row is None else row.tolist() for row in rows])
+        for index, rows, *said in score(left, on_bad) if left else ():
+            scores = [None if row is None else row.tolist() for row in rows]
+            write(_key(left[index]), [scores, *said])
             finished += 1
             progress(finished, total - len(skipped))
     for others in _meet(count, skipped):
@@ -166,5 +170,7 @@ def _merge(
             f"{len(lost)} dialogs (first {lost[0]}) are in no journal beside {output}: processes on several "
             "machines need an output folder that all of them see. The same command goes on"
         )
-    scores = [[row and np.array(row) for row in found[keys[dialog.image_id]]] for dialog in ranked]
-    write_text(output, json.dumps(predictions(ranked, scores)) + "\n")
+    values = [found[keys[dialog.image_id]] for dialog in ranked]
+    scores = [[row and np.array(row) for row in rows] for rows, *_ in values]
+    answers = [said for _, *texts in values for said in texts]  # none in plain style
+    write_text(output, json.dumps(predictions(ranked, scores, answers or None)) + "\n")

@@ -16,12 +16,12 @@ import numpy as np
 
 from visdial_lab.chat import (
     answer_ids,
-    answer_starts,
     dialog_messages,
     encode,
     input_image,
     pad,
-    tokenizer_of,
+    pass_reminders,
+    said_fields,
 )
 from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
 from visdial_lab.errors import UserError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
 OnBad = Callable[[int, UserError], None]
+Known = dict[tuple[str, bool], list[int]]  # (an option, does it stand behind a reminder?) → token ids
 
 _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
@@ -71,9 +72,12 @@ def iter_scores(
     length_normalised: bool = False,
     memory_gb: float | None = None,
     on_bad: OnBad | None = None,
+    said: Sequence[Sequence[str]] | None = None,
 ) -> Iterator[tuple[int, Scores]]:
     """Yield (number of a dialog, its scores) for one after the other, as soon as they are there.
 
+    said: of a model in reminder style, what it says in each round (`inference.answer_dialogs`). A candidate
+    is then scored behind the model's own reminder of that round; the history holds its own reminders too.
     blank_image: score with a gray picture. length_normalised: mean instead of sum over the tokens.
     memory_gb: GiB to use on the GPU beside the weights (None = all that are free). It decides how much is
     computed at once; if it runs out all the same, half as much is tried.
@@ -106,7 +110,7 @@ def iter_scores(
             on_bad(number, error)
 
     with evaluating(model):
-        for batch in _batches(_ready(model, processor, dialogs, blank_image), room, bad):
+        for batch in _batches(_ready(model, processor, dialogs, blank_image, said), room, bad):
             started = _start(model, processor, batch, room, fast)
             yield from finish()  # the batch before: while it is collected, the GPU has this one to work on
             running = started
@@ -158,7 +162,7 @@ def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised
 
 
 def _ready(
-    model: Any, processor: Any, dialogs: Sequence[Dialog], blank_image: bool
+    model: Any, processor: Any, dialogs: Sequence[Dialog], blank_image: bool, said: Sequence | None
 ) -> Iterator[tuple[int, Forest | UserError]]:
     """Each dialog's number with its forest, or with what is wrong; for a GPU, processes work ahead."""
     import torch
@@ -167,7 +171,7 @@ def _ready(
     limit = model.config.get_text_config().max_position_embeddings
     workers = _WORKERS if model.device.type == "cuda" and len(dialogs) > 4 * _WORKERS else 0
     yield from DataLoader(
-        _Preparation(processor, dialogs, blank_image, limit, model.dtype),
+        _Preparation(processor, dialogs, blank_image, said, limit, model.dtype),
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # its own: whoever ranks while training keeps the numbers drawn there
@@ -181,16 +185,19 @@ class _Preparation:
     processor: Any
     dialogs: Sequence[Dialog]
     blank_image: bool
+    said: Sequence[Sequence[str]] | None
     limit: int
     dtype: Any
-    known: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    known: Known = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.dialogs)
 
     def __getitem__(self, number: int) -> tuple[int, Forest | UserError]:
+        dialog = self.dialogs[number]
+        said = [""] * len(dialog.rounds) if self.said is None else self.said[number]
         try:
-            forest = _grow(self.processor, self.dialogs[number], self.blank_image, self.limit, self.known)
+            forest = _grow(self.processor, dialog, self.blank_image, said, self.limit, self.known)
         except UserError as error:
             return number, error
         if forest.trunk["pixel_values"] is not None:
@@ -199,16 +206,17 @@ class _Preparation:
 
 
 def _grow(
-    processor: Any, dialog: Dialog, blank_image: bool, limit: int, known: dict[str, list[int]]
+    processor: Any, dialog: Dialog, blank_image: bool, said: Sequence[str], limit: int, known: Known
 ) -> Forest:
     """The forest of a dialog. Raises UserError naming dialog, round and option of what is wrong.
 
     known: token ids of options met before; in VisDial the same answers come again and again.
     """
-    messages = dialog_messages(dialog, upto=len(dialog.rounds))
+    reminders = [said_fields(text).get("reminder") for text in said]
+    messages = dialog_messages(dialog, len(dialog.rounds), reminders)
     image = input_image(processor, dialog, blank_image)
     trunk = encode(processor, messages, image, add_generation_prompt=True)
-    starts = answer_starts(tokenizer_of(processor), trunk["input_ids"].tolist())
+    starts = pass_reminders(processor, trunk, reminders)
     places = [place for place, turn in enumerate(dialog.rounds) if turn.options is not None]
     options = [dialog.rounds[place].options for place in places]
     for place, texts in zip(places, options, strict=True):
@@ -216,10 +224,13 @@ def _grow(
             if not text.strip():
                 where = f"dialog {dialog.image_id}, round {place + 1}"
                 raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
-    new = sorted({text for texts in options for text in texts} - known.keys())
-    if new:
-        known.update(zip(new, answer_ids(processor, new), strict=True))
-    candidates = [[known[text] for text in texts] for texts in options]
+    recalled = [reminders[place] is not None for place in places]
+    needed = {(text, own) for texts, own in zip(options, recalled, strict=True) for text in texts}
+    for behind in (False, True):
+        new = sorted(text for text, own in needed - known.keys() if own == behind)
+        ids = answer_ids(processor, new, behind) if new else []
+        known.update(zip(((text, behind) for text in new), ids, strict=True))
+    candidates = [[known[text, own] for text in texts] for texts, own in zip(options, recalled, strict=True)]
     forest = plant(candidates, np.array(starts)[places] - 1, trunk, places)
     last = forest.roots[forest.tree] + forest.depth  # position of each node
     if last.max(initial=0) >= limit:

@@ -149,14 +149,15 @@ def _ranks(run: Path, name: str, val: VisDial) -> _Rounds:
 def _answers(run: Path, name: str) -> _Rounds:
     path = run / f"answers_{name}.json"
     rows = read_json(path, "answers file") if path.is_file() else []
-    return {(row["image_id"], row["round_id"]): row["answer"] for row in rows}
+    said = ("answer", "reminder")
+    return {(row["image_id"], row["round_id"]): {key: row[key] for key in said if key in row} for row in rows}
 
 
 def _columns(dialog: Dialog, answers: dict[str, _Rounds], ranks: dict[str, _Rounds]) -> dict[str, dict]:
-    """What `dialog_card` shows beside the human answers: {run: {round_id: {"answer", "rank"}}}."""
+    """What `dialog_card` shows: {run: {round_id: {"answer", "reminder" if there is one, "rank"}}}."""
     keys = [(dialog.image_id, turn.round_id) for turn in dialog.rounds]
     return {
-        name: {key[1]: {"answer": answers[name].get(key), "rank": ranks[name].get(key)} for key in keys}
+        name: {key[1]: answers[name].get(key, {}) | {"rank": ranks[name].get(key)} for key in keys}
         for name in ranks
     }
 

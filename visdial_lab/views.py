@@ -34,7 +34,8 @@ def dialog_card(dialog: Dialog, columns: Mapping[str, Mapping[int, Mapping[str, 
     """A dialog with its picture; for each round what the human and each model said, and where the human
     answer ranked.
 
-    columns: {"before": {round_id: {"answer": text, "rank": from 1}}, "after": …}; either may be missing.
+    columns: {"before": {round_id: {"answer": text, "rank": from 1, "reminder": text}}, "after": …}; each may
+    be missing.
     """
     return render("dialog_card.html", dialog=dialog, columns=columns)
 

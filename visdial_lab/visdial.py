@@ -7,7 +7,7 @@ import html
 import io
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from visdial_lab.errors import UserError
@@ -122,7 +122,7 @@ class VisDial(Sequence):
             self._round(image_id, i, *fields)
             for i, fields in enumerate(columns.rounds[start:end].tolist(), 1)
         )
-        return Dialog(image_id, columns.captions[n], rounds, self._image_path(image_id), self.split)
+        return Dialog(image_id, columns.captions[n], rounds, self.find_image(image_id), self.split)
 
     def by_id(self, image_id: int) -> Dialog:
         """The dialog about this image. Raises UserError when there is none."""
@@ -132,8 +132,12 @@ class VisDial(Sequence):
 
     @functools.cached_property
     def _places(self) -> dict[int, int]:
-        ids = self._columns.image_ids[self._chosen].tolist()
-        return {image_id: place for place, image_id in enumerate(ids)}
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The image id of every dialog, in order."""
+        return self._columns.image_ids[self._chosen].tolist()
 
     def sample(self, n: int, seed: int = 0) -> "VisDial":
         """n different dialogs in file order, the same for a seed. Raises UserError if there are fewer."""
@@ -141,6 +145,16 @@ class VisDial(Sequence):
             raise UserError(f"cannot sample {n} dialogs: {self.path} has {len(self)}")
         places = sorted(random.Random(seed).sample(range(len(self)), n))
         return self._subset([self._chosen[place] for place in places])
+
+    def answered(self) -> Iterator[tuple[int, int, str]]:
+        """(place of the dialog, round_id, question) of every round whose answer is published, fast: 1.2
+        million of them in seconds, because no options are looked up."""
+        columns = self._columns
+        for place, n in enumerate(self._chosen):
+            start, end = columns.starts[n : n + 2]
+            for round_id, (question, answer) in enumerate(columns.rounds[start:end, :2].tolist(), 1):
+                if answer >= 0:
+                    yield place, round_id, columns.questions[question]
 
     def to_datasets(self):
         """A `datasets.Dataset` for the tools of that world, one row a dialog.
@@ -186,7 +200,8 @@ class VisDial(Sequence):
             self._relevance.get((image_id, round_id)),
         )
 
-    def _image_path(self, image_id: int) -> Path | None:
+    def find_image(self, image_id: int) -> Path | None:
+        """Where the picture with this id lies, or None; it is not opened."""
         for pattern in IMAGE_PATTERNS:
             name = pattern.format(image_id)
             for place in (name, name.rpartition("/")[2]):

@@ -31,7 +31,6 @@ SEED_RECIPE = {
     "peft.finetune_vision_layers": True,
     "training.per_device_train_batch_size": 2,
     "training.gradient_accumulation_steps": 4,
-    "training.supervise": "last",
     "training.group_by_length": False,
 }
 
@@ -124,7 +123,7 @@ def one(options) -> dict:
     warm = min(WARM_UP, options.steps // 2)
     steps = [later - earlier for earlier, later in zip(ticks[warm - 1 :], ticks[warm:], strict=False)]
     seconds = statistics.mean(steps)
-    processor = load_processor(options.model, "gemma3")
+    processor = load_processor(options.model)
     sample = rows[:: max(1, len(rows) // 64)]
     lengths = [token_count(processor, row["messages"]) for row in sample]
     answers = (
@@ -176,6 +175,7 @@ def make_records(options, count: int, single: bool) -> list[dict]:
     from PIL import Image
 
     from visdial_lab.chat import chat_messages
+    from visdial_lab.generation import only_last_learnt
     from visdial_lab.visdial import VisDial
 
     rng = np.random.default_rng(0)
@@ -200,6 +200,8 @@ def make_records(options, count: int, single: bool) -> list[dict]:
         if single:
             turns = turns[: int(rng.integers(1, len(turns) + 1))]
         messages = chat_messages(turns, caption)
+        if single:
+            messages = only_last_learnt(messages)
         rows.append(
             {
                 "id": f"n{number}",
