@@ -285,7 +285,10 @@ def test_retries_are_bounded(train, tmp_path):
 KEY = "sk-canary-0123456789abcdef"
 
 
-@pytest.mark.parametrize("status", [401, 400, 500, 404, 429])
+SLOW = [pytest.param(status, marks=pytest.mark.slow) for status in (400, 404, 429)]
+
+
+@pytest.mark.parametrize("status", [401, 500, *SLOW])
 def test_the_key_is_in_no_output_whatever_the_server_does(tiny, tmp_path, status):
     """The server echoes the key in its error messages; even with --debug nobody sees it."""
     chat = Chat()

@@ -65,7 +65,10 @@ def test_a_real_model_writes_records(real_server, scenes, tmp_path):
     records = read_records(output)
     text = json.dumps([record["messages"] for record in records])
     assert "<" not in "".join(record["messages"][-1]["content"][0]["text"] for record in records), text
-    assert {part["type"] for record in records for part in record["messages"][0]["content"]} == {"image", "text"}
+    assert {part["type"] for record in records for part in record["messages"][0]["content"]} == {
+        "image",
+        "text",
+    }
     found = read_statistics(output)
     assert len({row["answer"] for row in found["rows"]}) > 1  # it does not say the same to everything
     assert write_page(output).read_text().count("data:image/jpeg") == len(records)

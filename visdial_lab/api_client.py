@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ async def connect(server: Server, recipe: Any) -> AsyncIterator[Ask]:
     """
     import openai
 
-    key = _key()
+    if key := _key():  # with OPENAI_LOG=debug, some versions write whatever a server sends, an echoed key too
+        logging.getLogger("openai").setLevel(logging.WARNING)
     url = _checked_url(server.base_url)
     client = openai.AsyncOpenAI(
         api_key=key or "none", base_url=url, max_retries=server.retries, timeout=server.timeout

@@ -5,17 +5,27 @@
 Base records: a synthetic training file (1.1 GB, and its cache as much again) is opened, then the records are
 written; beside it `json.dump` of the very same records, which is what writing alone costs. API records: a
 server on this machine that answers every request after 200 ms; the ideal rate is concurrency / latency.
+Beside ours, a bare httpx client that sends the same bodies and throws the replies away.
 Prints JSON, removes what it made.
 """
 
 import argparse
+import asyncio
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from reading import write_synthetic
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the test server and its data
+
+from chat_server import Chat, handler_of
+from conftest import make_dataset
+from web_server import serving
 
 BASE = """
 import json, os, psutil, resource, sys, time
@@ -62,14 +72,85 @@ def base(folder: Path, dialogs: int, count: int) -> dict:
     return {"dialogs": dialogs, "records": count} | results
 
 
+def serve(delay: float, pipe) -> None:
+    """A server in a process of its own, until something is said through the pipe; then the times it saw."""
+    chat = Chat(delay=delay)
+    with serving(chat, handler_of) as url:
+        pipe.send(url)
+        pipe.recv()
+    times = [when for sample in chat.requests.values() for when in sample]
+    pipe.send((len(times), max(times) - min(times) + delay, chat.together))
+
+
+def at_server(delay: float, job) -> tuple[int, float, int, float]:
+    """Run job(url) → (requests, seconds from the first to the last reply, most at once, seconds in all)."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(delay, there))
+    process.start()
+    url, began = here.recv(), time.perf_counter()
+    job(f"{url}/v1")
+    seconds = time.perf_counter() - began
+    here.send("enough")
+    found = here.recv()
+    process.join()
+    return *found, seconds
+
+
+async def bare(url: str, bodies: list[dict], concurrency: int) -> None:
+    import httpx
+
+    queue = iter(bodies)
+
+    async def worker(client):
+        for body in queue:
+            (await client.post(f"{url}/chat/completions", json=body)).raise_for_status()
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        await asyncio.gather(*(worker(client) for _ in range(concurrency)))
+
+
+def api(folder: Path, requests: int, concurrency: int = 16, delay: float = 0.2) -> dict:
+    from visdial_lab.api_client import Server
+    from visdial_lab.api_data import Recipe, generate, samples
+    from visdial_lab.api_prompt import prompt
+    from visdial_lab.visdial import VisDial
+
+    train = VisDial.load(make_dataset(folder / "data", dialogs=-(-requests // 10), rounds=10), "train")
+    recipe = Recipe("gemma3:27b", rounds="all")
+
+    def ours(url: str) -> None:
+        generate(train, folder / "out.jsonl", recipe, Server(url), requests, concurrency)
+
+    bodies = [
+        {"model": "gemma3:27b", "max_tokens": 200, "messages": prompt(train[place], round_id)}
+        for place, round_id in samples(train, "all")[:requests]
+    ]
+    ideal, results = concurrency / delay, {}
+    for name, job in (
+        ("bare httpx", lambda url: asyncio.run(bare(url, bodies, concurrency))),
+        ("ours", ours),
+    ):
+        count, asking, together, seconds = at_server(delay, job)
+        results[name] = {"per_second": round(count / asking, 1), "of_ideal": round(count / asking / ideal, 3)}
+        results[name] |= {"most_at_once": together, "seconds_in_all": round(seconds, 1)}
+    return {"requests": requests, "concurrency": concurrency, "latency_ms": 1000 * delay} | results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dialogs", type=int, default=123_287)
     parser.add_argument("--records", type=int, default=50_000)
+    parser.add_argument("--requests", type=int, default=1600)
+    parser.add_argument("--only", choices=("base", "api"))
     parser.add_argument("--folder", help="where to put the file; default: the temporary folder")
     given = parser.parse_args()
+    results = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        print(json.dumps({"base": base(Path(folder), given.dialogs, given.records)}, indent=1))
+        if given.only != "api":
+            results["base"] = base(Path(folder), given.dialogs, given.records)
+        if given.only != "base":
+            results["api"] = api(Path(folder), given.requests)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
