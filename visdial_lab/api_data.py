@@ -235,9 +235,9 @@ async def _work(
                         "goes on"
                     ) from None
             else:
-                ledger.add(name, entry)
-                for late in list(doubtful):
-                    ledger.add(late, doubtful.pop(late))
+                await ledger.add(name, entry)
+                while doubtful:
+                    await ledger.add(*doubtful.popitem())
             asked -= 1
 
     async with connect(server, recipe) as ask:
@@ -252,7 +252,7 @@ async def _work(
     for name, entry in doubtful.items():
         if not ledger.entries:
             raise WorkFailed(f"{server.base_url} failed every sample: {entry['rejected']['reason']}")
-        ledger.add(name, entry)
+        await ledger.add(name, entry)
     return stopped
 
 
@@ -325,9 +325,9 @@ class _Ledger:
         for name, entry in entries.items():
             self._count(name, entry)
 
-    def add(self, name: str, entry: "Entry") -> None:
-        """Put an entry on the disk; only then it counts."""
-        self.write(name, entry)
+    async def add(self, name: str, entry: "Entry") -> None:
+        """Put an entry on the disk; only then it counts. The other workers need not wait for the disk."""
+        await asyncio.to_thread(self.write, name, entry)
         self._count(name, entry)
         self.tell()
 

@@ -85,7 +85,7 @@ def serve(delay: float, pipe) -> None:
 def at_server(delay: float, job) -> tuple[int, float, int, float]:
     """Run job(url) → (requests, seconds from the first to the last reply, most at once, seconds in all)."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(delay, there))
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(delay, there), daemon=True)
     process.start()
     url, began = here.recv(), time.perf_counter()
     job(f"{url}/v1")
