@@ -18,7 +18,7 @@ from chat_server import Chat, handler_of, kinds, pictures, sample_of
 from conftest import make_dataset
 from web_server import serving
 
-from visdial_lab import api_data
+from visdial_lab import api_client, api_data
 from visdial_lab.api_client import Server
 from visdial_lab.api_data import Recipe, generate, manifest_path, rejected_path, samples
 from visdial_lab.api_page import read_statistics, reason_kind, write_page
@@ -280,6 +280,95 @@ def test_retries_are_bounded(train, tmp_path):
     chat.fault = lambda sample: "always 500" if sample == bad else None
     assert run(train, tmp_path / "out.jsonl", chat, retries=2)["rejected"] == 1
     assert len(chat.requests[bad]) == 3
+
+
+@pytest.mark.parametrize("fault", ["very late", "dribble"])
+def test_a_request_that_takes_too_long_is_given_up(train, tmp_path, monkeypatch, fault):
+    """No byte for a while; or one after the other, so that no single wait is long."""
+    monkeypatch.setattr(api_client, "_LONGEST_WAIT", 0.3)
+    chat, output = Chat(), tmp_path / "out.jsonl"
+    bad = next(iter(by_sample(train).values()))
+    chat.fault = lambda sample: f"always {fault}" if sample == bad else None
+    with serving(chat, handler_of) as url:
+        manifest = generate(train, output, MODEL, Server(f"{url}/v1", retries=0, timeout=0.5))
+    assert manifest["records"] == 11
+    assert [one["reason"] for one in lines(rejected_path(output))] == ["it takes too long"]
+
+
+def completion(message, **more) -> bytes:
+    return json.dumps({"choices": [{"message": message}]} | more).encode()
+
+
+BODIES = [
+    b"[]",
+    b'"text"',
+    b"3",
+    b"null",
+    b"{}",
+    b"",
+    b"\xff\xfe",
+    b"NaN",
+    b"[" * 100_000,
+    b'{"choices": {}}',
+]
+BODIES += [b'{"choices": [3]}', b'{"choices": [null]}', completion(None), completion("brown")]
+BODIES += [completion({"content": [{"type": "text", "text": "a"}]}), completion({"content": {"a": 1}})]
+BODIES += [
+    b"<html>sorry</html>",
+    b'{"error": {"message": "it failed"}}',
+    b"9" * 5000,
+    completion({"content": 7}),
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:24]))
+def test_a_response_that_is_none_has_a_reason(train, tmp_path, body):
+    chat = Chat()
+    chat.raw = body
+    with pytest.raises(WorkFailed, match=r"failed every sample: the response|it failed"):
+        run(train, tmp_path / "out.jsonl", chat, max_samples=2)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, 3, [], {}, {"prompt_tokens": "x", "completion_tokens": None}, {"prompt_tokens": -1}]
+)
+def test_odd_token_counts_are_estimated(train, tmp_path, usage):
+    chat = Chat()
+    chat.raw = completion({"content": "<reminder>a</reminder> brown"}, usage=usage)
+    assert run(train, tmp_path / "out.jsonl", chat, max_samples=1)["tokens"]["prompt"] > 100
+
+
+def test_half_a_character_can_be_written(train, tmp_path):
+    chat = Chat()
+    chat.raw = completion({"content": "<reminder>a</reminder> bro\ud800wn \x00"})
+    run(train, tmp_path / "out.jsonl", chat, max_samples=1)
+    assert "bro?wn" in (tmp_path / "out.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(tiny, tmp_path):
+    chat, config = Chat(delay=0.5), tmp_path / "c.yaml"
+    config.write_text(f"data: {{root: {tiny}}}\n")
+    with serving(chat, handler_of) as url:
+        command = [sys.executable, "-m", "visdial_lab", "generate", "api", "--config", str(config)]
+        command += [
+            "--model",
+            "gemma3:27b",
+            "--base-url",
+            f"{url}/v1",
+            "--rounds",
+            "all",
+            "--concurrency",
+            "2",
+        ]
+        command += ["--output-path", str(tmp_path / "out.jsonl")]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        while len(chat.bodies) < 5 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "interrupted; what was finished before is kept" in said
+    assert len(lines(tmp_path / "out.jsonl.part-0")) >= 4
 
 
 KEY = "sk-canary-0123456789abcdef"

@@ -68,7 +68,7 @@ async def connect(server: Server, recipe: Any) -> AsyncIterator[Ask]:
             raise _refused(url, _told(error, key), key) from None
         except (openai.OpenAIError, TimeoutError) as error:
             raise ServerTrouble(_told(error, key)) from None
-        except ValueError as error:  # no JSON
+        except (ValueError, RecursionError) as error:  # no JSON, or too deep
             raise ServerTrouble(_told(error, key), again=True) from None
 
     async with client:
@@ -154,7 +154,7 @@ def _read(said: Any, messages: list[dict]) -> tuple[str, dict[str, int]]:
     """The reply in a response, and its tokens. Raises ServerTrouble when the response has another form."""
     try:
         reply = said.choices[0].message.content
-    except (AttributeError, TypeError, IndexError):
+    except (AttributeError, TypeError, LookupError):
         raise ServerTrouble("the response is no chat completion", again=True) from None
     if not isinstance(reply, str):
         raise ServerTrouble(f"the response holds {type(reply).__name__} instead of a text", again=True)

@@ -157,16 +157,20 @@ def _check_pictures(visdial: VisDial, image_ids: set[int]) -> None:
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """Keep a second run away from this output."""
-    lock = output.with_name(f".{output.name}.lock")
+    path = output.with_name(f".{output.name}.lock")
+    lock = FileLock(path)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, blocking=False):
-            yield
-            lock.unlink(missing_ok=True)
+        lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"another run is writing {output}; wait for it") from None
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "Entry"]:
