@@ -267,6 +267,17 @@ def test_a_server_that_dies_costs_nothing(train, tmp_path):
     assert Counter(map(len, chat.requests.values())) == {1: 12}
 
 
+def test_a_missing_picture_is_no_sign_of_a_living_server(tmp_path):
+    make_dataset(tmp_path / "data", dialogs=30, rounds=2)
+    train = VisDial.load(tmp_path / "data", "train")
+    for dialog in train[::2]:
+        dialog.image_path.unlink()
+    chat = Chat()
+    chat.fault = lambda sample: "always 500"
+    with pytest.raises(WorkFailed, match="8 samples in a row"):
+        run(train, tmp_path / "out.jsonl", chat, retries=0, concurrency=1, skip_bad=True)
+
+
 def test_a_server_that_fails_everything_is_no_result(train, tmp_path):
     chat = Chat()
     chat.fault = lambda sample: "always 500"

@@ -240,7 +240,7 @@ async def _work(
                     ) from None
             else:
                 await ledger.add(name, entry)
-                while doubtful:
+                while doubtful and ("record" in entry or entry["rejected"]["replies"]):  # it did answer
                     await ledger.add(*doubtful.popitem())
             asked -= 1
 
