@@ -227,7 +227,7 @@ async def _work(
         for name, (place, round_id) in queue:
             if stopped := stopped or ledger.spent(asked):
                 return
-            asked, dialog = asked + 1, visdial[place]
+            asked, dialog = asked + 1, visdial.without_options(place)
             try:
                 entry = await _sample(name, dialog, round_id, recipe, ask)
             except ServerTrouble as trouble:

@@ -40,7 +40,7 @@ def records(
     empty texts, `rounds` and `stratify` out of range.
     """
     for index, round_id in _chosen(visdial, sample_count, rounds, seed, stratify):
-        dialog = visdial[index]
+        dialog = visdial.without_options(index)
         turns = [(turn.question, turn.answer) for turn in dialog.rounds if turn.answer is not None]
         if isinstance(rounds, int):
             turns = turns[:rounds]
