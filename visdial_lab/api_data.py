@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from visdial_lab import __version__, journal
 from visdial_lab.api_client import Server, ServerTrouble, connect
-from visdial_lab.api_prompt import ask_again, instructions, parse_reply, prompt
+from visdial_lab.api_prompt import TEMPLATES, ask_again, instructions, parse_reply, prompt
 from visdial_lab.chat import chat_messages, join_reminder
 from visdial_lab.course import fingerprint
 from visdial_lab.errors import UserError, WorkFailed, shown
@@ -96,8 +96,9 @@ def generate(
     ids = visdial.image_ids
     if not skip_bad:
         _check_pictures(visdial, {ids[place] for place, _ in wanted})
+    system = instructions(recipe.style, recipe.template)
     made_from = dataclasses.asdict(recipe) | {
-        "template": fingerprint(instructions(recipe.style, recipe.template)),
+        "template": f"{Path(recipe.template or TEMPLATES[recipe.style]).name} {fingerprint(system)}",
         "dialogs": sha256(visdial.path),
         "split": visdial.split,
         "dialogs_used": len(visdial),
@@ -114,7 +115,7 @@ def generate(
         stopped = None
         if todo:
             with journal.writing(output, made_from, sync_seconds=0) as ledger.write:
-                stopped = _run(_work(visdial, todo, recipe, server, concurrency, ledger))
+                stopped = _run(_work(visdial, todo, recipe, system, server, concurrency, ledger))
         manifest["state"] = f"stopped: {stopped}" if stopped else "complete"
         manifest |= _write_results(output, ledger, order)
         write_json(manifest_path(output), manifest)
@@ -211,6 +212,7 @@ async def _work(
     visdial: VisDial,
     todo: dict[str, "Sample"],
     recipe: Recipe,
+    system: str,
     server: Server,
     concurrency: int,
     ledger: "_Ledger",
@@ -229,7 +231,7 @@ async def _work(
                 return
             asked, dialog = asked + 1, visdial.without_options(place)
             try:
-                entry = await _sample(name, dialog, round_id, recipe, ask)
+                entry = await _sample(name, dialog, round_id, recipe, system, ask)
             except ServerTrouble as trouble:
                 doubtful[name] = _rejected(name, dialog, round_id, trouble.reason, [], trouble.tokens)
                 if len(doubtful) >= max(8, concurrency):
@@ -260,12 +262,14 @@ async def _work(
     return stopped
 
 
-async def _sample(name: str, dialog: Dialog, round_id: int, recipe: Recipe, ask: Callable) -> "Entry":
+async def _sample(
+    name: str, dialog: Dialog, round_id: int, recipe: Recipe, system: str, ask: Callable
+) -> "Entry":
     """Ask for one round until the reply can be used, at most `tries` times."""
     turn, replies, reason = dialog.rounds[round_id - 1], [], ""
     tokens = {"prompt": 0, "completion": 0}
     try:
-        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style, True, recipe.template)
+        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style, system=system)
     except UserError as error:  # no picture, or a damaged one
         return _rejected(name, dialog, round_id, f"no prompt: {error}", replies, tokens)
     messages = first
