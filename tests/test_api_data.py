@@ -698,3 +698,13 @@ def test_a_crash_while_the_results_are_written(train, tmp_path, monkeypatch, pla
     assert chat.requests == asked  # all was on the disk already
     check_partition(train, output, chat)
     assert not list(tmp_path.glob("*.part-*"))
+
+
+def test_instructions_of_ones_own_are_read_once(train, tmp_path):
+    own, chat = tmp_path / "own.txt", Chat()
+    own.write_text("be brief")
+    recipe = Recipe("gemma3:27b", rounds="all", template=str(own))
+    run(train, tmp_path / "out.jsonl", chat, recipe, progress=lambda *_: own.write_text("be long"))
+    assert {body["messages"][0]["content"] for body in chat.bodies} == {"be brief"}
+    with pytest.raises(UserError, match=r"template 'own\.txt [0-9a-f]+', now 'own\.txt"):
+        run(train, tmp_path / "out.jsonl", chat, recipe)

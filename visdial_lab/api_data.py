@@ -269,7 +269,10 @@ async def _sample(
     turn, replies, reason = dialog.rounds[round_id - 1], [], ""
     tokens = {"prompt": 0, "completion": 0}
     try:
-        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style, system=system)
+        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style)
+        first[0]["content"] = (
+            system  # a file of one's own was read when the run began; it may change meanwhile
+        )
     except UserError as error:  # no picture, or a damaged one
         return _rejected(name, dialog, round_id, f"no prompt: {error}", replies, tokens)
     messages = first

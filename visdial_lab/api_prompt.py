@@ -37,13 +37,13 @@ def prompt(
     round_id: int,
     style: str = "reminder",
     picture: bool = True,
-    system: str | None = None,
+    template: str | Path | None = None,
 ) -> list[dict]:
     """The messages that ask for the answer of one round (from 1), in the format of OpenAI's chat API.
 
     The model is given the picture (as a data URL), the caption, the human rounds before, and the question;
-    nothing of this round's answer, of its options, or of any later round. system: instructions instead of
-    the style's own. Raises UserError for a round that is not there, an unknown style, and a picture that is
+    nothing of this round's answer, of its options, or of any later round. template: a file with instructions
+    of your own. Raises UserError for a round that is not there, an unknown style, and a picture that is
     missing or damaged.
     """
     if not 1 <= round_id <= len(dialog.rounds):
@@ -58,8 +58,8 @@ def prompt(
     content = [{"type": "text", "text": "\n".join(lines)}]
     if picture:
         content.insert(0, {"type": "image_url", "image_url": {"url": data_url(dialog)}})
-    told = {"role": "system", "content": system or instructions(style)}
-    return [told, {"role": "user", "content": content}]
+    system = {"role": "system", "content": instructions(style, template)}
+    return [system, {"role": "user", "content": content}]
 
 
 def ask_again(messages: list[dict], reply: str, reason: str) -> list[dict]:
