@@ -4,7 +4,7 @@
 
 Base records: a synthetic training file (1.1 GB, and its cache as much again) is opened, then the records are
 written; beside it `json.dump` of the very same records, which is what writing alone costs. API records: a
-server on this machine that answers every request after 200 ms; the ideal rate is concurrency / latency.
+server on this machine that answers every request after --latency; the ideal rate is concurrency / latency.
 Beside ours, a bare httpx client that sends the same bodies and throws the replies away.
 Prints JSON, removes what it made.
 """
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--dialogs", type=int, default=123_287)
     parser.add_argument("--records", type=int, default=50_000)
     parser.add_argument("--requests", type=int, default=1600)
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds that the server takes")
     parser.add_argument("--only", choices=("base", "api"))
     parser.add_argument("--folder", help="where to put the file; default: the temporary folder")
     given = parser.parse_args()
@@ -152,7 +153,7 @@ def main() -> None:
         if given.only != "api":
             results["base"] = base(Path(folder), given.dialogs, given.records)
         if given.only != "base":
-            results["api"] = api(Path(folder), given.requests)
+            results["api"] = api(Path(folder), given.requests, delay=given.latency)
     print(json.dumps(results, indent=1))
 
 
