@@ -35,6 +35,7 @@ class Chat:
         self.reply = None  # a text to answer everything with
         self.status = None  # (status, message, headers) to answer everything with
         self.usage = True
+        self.raw = None  # bytes of a body to answer everything with
 
     def fault(self, sample: str) -> str | None:
         """The fault that this sample meets."""
@@ -89,6 +90,8 @@ def handler_of(chat: Chat) -> type:
             with chat.lock:
                 times = chat.requests.setdefault(sample, [])
                 times.append(time.monotonic())
+            if chat.raw is not None:
+                return self.send(200, chat.raw)
             fault = chat.fault(sample)
             fault = fault if len(times) == 1 else fault and fault.startswith("always") and fault
             self.misbehave((fault or "").removeprefix("always "), chat.reply or chat.answer(sample), body)
@@ -108,20 +111,20 @@ def handler_of(chat: Chat) -> type:
                 "no text": None,
                 "empty": "",
             }.get(fault, text)
-            if fault == "late":
-                time.sleep(0.3)
+            if fault in ("late", "very late"):
+                time.sleep(0.3 if fault == "late" else 2)
             message = {"role": "assistant", "content": text}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             said = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"]}
             said |= {"choices": [choice]}
             if chat.usage:
                 said["usage"] = {"prompt_tokens": 300, "completion_tokens": 20, "total_tokens": 320}
-            self.send(200, said, cut=fault == "cut")
+            self.send(200, said, cut=fault == "cut", dribble=fault == "dribble")
 
         def error(self, message):
             return {"error": {"message": message, "type": "error", "code": None, "param": None}}
 
-        def send(self, status, body, headers=None, cut=False):
+        def send(self, status, body, headers=None, cut=False, dribble=False):
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             headers = {"Content-Type": "application/json", "Content-Length": str(len(data))} | (headers or {})
@@ -129,7 +132,10 @@ def handler_of(chat: Chat) -> type:
                 self.send_header(name, value)
             self.close_connection = self.close_connection or cut
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data)
+            for byte in data[:30] if dribble else b"":
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+            self.wfile.write(data[: len(data) // 2] if cut else data[30 * dribble :])
 
     return Handler
 

@@ -18,7 +18,7 @@ from chat_server import Chat, handler_of, kinds, pictures, sample_of
 from conftest import make_dataset
 from web_server import serving
 
-from visdial_lab import api_data
+from visdial_lab import api_client, api_data
 from visdial_lab.api_client import Server
 from visdial_lab.api_data import Recipe, generate, manifest_path, rejected_path, samples
 from visdial_lab.api_page import read_statistics, reason_kind, write_page
@@ -267,6 +267,17 @@ def test_a_server_that_dies_costs_nothing(train, tmp_path):
     assert Counter(map(len, chat.requests.values())) == {1: 12}
 
 
+def test_a_missing_picture_is_no_sign_of_a_living_server(tmp_path):
+    make_dataset(tmp_path / "data", dialogs=30, rounds=2)
+    train = VisDial.load(tmp_path / "data", "train")
+    for dialog in train[::2]:
+        dialog.image_path.unlink()
+    chat = Chat()
+    chat.fault = lambda sample: "always 500"
+    with pytest.raises(WorkFailed, match="8 samples in a row"):
+        run(train, tmp_path / "out.jsonl", chat, retries=0, concurrency=1, skip_bad=True)
+
+
 def test_a_server_that_fails_everything_is_no_result(train, tmp_path):
     chat = Chat()
     chat.fault = lambda sample: "always 500"
@@ -282,10 +293,102 @@ def test_retries_are_bounded(train, tmp_path):
     assert len(chat.requests[bad]) == 3
 
 
+@pytest.mark.parametrize("fault", ["very late", "dribble"])
+def test_a_request_that_takes_too_long_is_given_up(train, tmp_path, monkeypatch, fault):
+    """No byte for a while; or one after the other, so that no single wait is long."""
+    monkeypatch.setattr(api_client, "_LONGEST_WAIT", 0.3)
+    chat, output = Chat(), tmp_path / "out.jsonl"
+    bad = next(iter(by_sample(train).values()))
+    chat.fault = lambda sample: f"always {fault}" if sample == bad else None
+    with serving(chat, handler_of) as url:
+        manifest = generate(train, output, MODEL, Server(f"{url}/v1", retries=0, timeout=0.5))
+    assert manifest["records"] == 11
+    assert [one["reason"] for one in lines(rejected_path(output))] == ["it takes too long"]
+
+
+def completion(message, **more) -> bytes:
+    return json.dumps({"choices": [{"message": message}]} | more).encode()
+
+
+BODIES = [
+    b"[]",
+    b'"text"',
+    b"3",
+    b"null",
+    b"{}",
+    b"",
+    b"\xff\xfe",
+    b"NaN",
+    b"[" * 100_000,
+    b'{"choices": {}}',
+]
+BODIES += [b'{"choices": [3]}', b'{"choices": [null]}', completion(None), completion("brown")]
+BODIES += [completion({"content": [{"type": "text", "text": "a"}]}), completion({"content": {"a": 1}})]
+BODIES += [
+    b"<html>sorry</html>",
+    b'{"error": {"message": "it failed"}}',
+    b"9" * 5000,
+    completion({"content": 7}),
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:24]))
+def test_a_response_that_is_none_has_a_reason(train, tmp_path, body):
+    chat = Chat()
+    chat.raw = body
+    with pytest.raises(WorkFailed, match=r"failed every sample: the response|it failed"):
+        run(train, tmp_path / "out.jsonl", chat, max_samples=2)
+
+
+@pytest.mark.parametrize(
+    "usage", [None, 3, [], {}, {"prompt_tokens": "x", "completion_tokens": None}, {"prompt_tokens": -1}]
+)
+def test_odd_token_counts_are_estimated(train, tmp_path, usage):
+    chat = Chat()
+    chat.raw = completion({"content": "<reminder>a</reminder> brown"}, usage=usage)
+    assert run(train, tmp_path / "out.jsonl", chat, max_samples=1)["tokens"]["prompt"] > 100
+
+
+def test_half_a_character_can_be_written(train, tmp_path):
+    chat = Chat()
+    chat.raw = completion({"content": "<reminder>a</reminder> bro\ud800wn \x00"})
+    run(train, tmp_path / "out.jsonl", chat, max_samples=1)
+    assert "bro?wn" in (tmp_path / "out.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(tiny, tmp_path):
+    chat, config = Chat(delay=0.5), tmp_path / "c.yaml"
+    config.write_text(f"data: {{root: {tiny}}}\n")
+    with serving(chat, handler_of) as url:
+        command = [sys.executable, "-m", "visdial_lab", "generate", "api", "--config", str(config)]
+        command += [
+            "--model",
+            "gemma3:27b",
+            "--base-url",
+            f"{url}/v1",
+            "--rounds",
+            "all",
+            "--concurrency",
+            "2",
+        ]
+        command += ["--output-path", str(tmp_path / "out.jsonl")]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        while len(chat.bodies) < 5 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "interrupted; what was finished before is kept" in said
+    assert len(lines(tmp_path / "out.jsonl.part-0")) >= 4
+
+
 KEY = "sk-canary-0123456789abcdef"
 
 
-@pytest.mark.parametrize("status", [401, 400, 500, 404, 429])
+SLOW = [pytest.param(status, marks=pytest.mark.slow) for status in (400, 404, 429)]
+
+
+@pytest.mark.parametrize("status", [401, 500, *SLOW])
 def test_the_key_is_in_no_output_whatever_the_server_does(tiny, tmp_path, status):
     """The server echoes the key in its error messages; even with --debug nobody sees it."""
     chat = Chat()
@@ -595,3 +698,13 @@ def test_a_crash_while_the_results_are_written(train, tmp_path, monkeypatch, pla
     assert chat.requests == asked  # all was on the disk already
     check_partition(train, output, chat)
     assert not list(tmp_path.glob("*.part-*"))
+
+
+def test_instructions_of_ones_own_are_read_once(train, tmp_path):
+    own, chat = tmp_path / "own.txt", Chat()
+    own.write_text("be brief")
+    recipe = Recipe("gemma3:27b", rounds="all", template=str(own))
+    run(train, tmp_path / "out.jsonl", chat, recipe, progress=lambda *_: own.write_text("be long"))
+    assert {body["messages"][0]["content"] for body in chat.bodies} == {"be brief"}
+    with pytest.raises(UserError, match=r"template 'own\.txt [0-9a-f]+', now 'own\.txt"):
+        run(train, tmp_path / "out.jsonl", chat, recipe)

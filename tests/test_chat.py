@@ -95,6 +95,18 @@ def test_supervised_tokens_one_by_one(processor):
     )
 
 
+def test_an_answer_of_weight_0_is_read_but_not_learnt(processor):
+    turns = ("is it big", "yes"), ("what color", "it is red"), ("is it old", "no")
+    messages = chat.dialog_messages(a_dialog(*turns))
+    messages[1]["weight"], messages[3]["weight"] = 0, 1
+    pairs = chat.supervised_tokens(processor, messages)
+    assert "".join(token for token, learnt in pairs if learnt) == "it is red<end_of_turn>no<end_of_turn>"
+    assert [token for token, _ in pairs] == [
+        token for token, _ in chat.supervised_tokens(processor, chat.dialog_messages(a_dialog(*turns)))
+    ]
+    assert sum(learnt for _, learnt in chat.supervised_tokens(processor, messages[:3])) == 0
+
+
 def tokens_of(processor, words):
     tokenizer = chat.tokenizer_of(processor)
     return [token.replace("▁", " ") for token in tokenizer.tokenize(words)]

@@ -115,10 +115,13 @@ def test_a_full_disk_is_one_line(output, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal, "_SYNC_SECONDS", -1)
     monkeypatch.setattr(journal.os, "fsync", full)
-    with pytest.raises(UserError, match="part-0: No space left on device; what was finished before is kept"):
-        fill(output, {1: 1})
+    complaint = "part-0: No space left on device; what was finished before is kept"
+    with (
+        pytest.raises(UserError, match=complaint),
+        journal.writing(output, {"input": "a"}, sync_seconds=0) as write,
+    ):
+        write(1, 1)
 
 
 def test_a_place_that_cannot_be_written_is_found_out_at_once(tmp_path):

@@ -460,3 +460,26 @@ def test_html_of_a_split_and_of_secret_answers(tiny):
     assert "VisDial val" in page and page.count("<img") == 4
     assert "not published" in VisDial.load(tiny, "test")[0]._repr_html_()
     assert page.count("<div") == page.count("</div>")
+
+
+def test_a_dialog_without_its_options(tiny):
+    import dataclasses
+
+    val = VisDial.load(tiny, "val")
+    for index, dialog in enumerate(val):
+        bare = val.without_options(index)
+        assert {turn.options for turn in bare.rounds} == {None}
+        rounds = [dataclasses.replace(turn, options=None) for turn in dialog.rounds]
+        assert bare == dataclasses.replace(dialog, rounds=tuple(rounds))
+
+
+def test_answered_rounds_and_image_ids(tiny):
+    for split in ("val", "test"):
+        part = VisDial.load(tiny, split)[1:]
+        assert part.image_ids == [dialog.image_id for dialog in part]
+        assert list(part.answered()) == [
+            (place, turn.round_id, turn.question)
+            for place, dialog in enumerate(part)
+            for turn in dialog.rounds
+            if turn.answer is not None
+        ]

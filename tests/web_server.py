@@ -77,7 +77,9 @@ def handler_of(site: Site) -> type:
 @contextlib.contextmanager
 def serving(site: Site, handler_of=handler_of):
     """Give the address of the site while it is up."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(site))
+    server = type("Server", (ThreadingHTTPServer,), {"request_queue_size": 128})(
+        ("127.0.0.1", 0), handler_of(site)
+    )
     server.handle_error = lambda *_: None  # a client that was killed is part of the game
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ async def connect(server: Server, recipe: Any) -> AsyncIterator[Ask]:
     """
     import openai
 
-    key = _key()
+    if key := _key():  # with OPENAI_LOG=debug, some versions write whatever a server sends, an echoed key too
+        logging.getLogger("openai").setLevel(logging.WARNING)
     url = _checked_url(server.base_url)
     client = openai.AsyncOpenAI(
         api_key=key or "none", base_url=url, max_retries=server.retries, timeout=server.timeout
@@ -66,7 +68,7 @@ async def connect(server: Server, recipe: Any) -> AsyncIterator[Ask]:
             raise _refused(url, _told(error, key), key) from None
         except (openai.OpenAIError, TimeoutError) as error:
             raise ServerTrouble(_told(error, key)) from None
-        except ValueError as error:  # no JSON
+        except (ValueError, RecursionError) as error:  # no JSON, or too deep
             raise ServerTrouble(_told(error, key), again=True) from None
 
     async with client:
@@ -152,7 +154,7 @@ def _read(said: Any, messages: list[dict]) -> tuple[str, dict[str, int]]:
     """The reply in a response, and its tokens. Raises ServerTrouble when the response has another form."""
     try:
         reply = said.choices[0].message.content
-    except (AttributeError, TypeError, IndexError):
+    except (AttributeError, TypeError, LookupError):
         raise ServerTrouble("the response is no chat completion", again=True) from None
     if not isinstance(reply, str):
         raise ServerTrouble(f"the response holds {type(reply).__name__} instead of a text", again=True)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from visdial_lab import __version__, journal
 from visdial_lab.api_client import Server, ServerTrouble, connect
-from visdial_lab.api_prompt import ask_again, instructions, parse_reply, prompt
+from visdial_lab.api_prompt import TEMPLATES, ask_again, instructions, parse_reply, prompt
 from visdial_lab.chat import chat_messages, join_reminder
 from visdial_lab.course import fingerprint
 from visdial_lab.errors import UserError, WorkFailed, shown
@@ -96,8 +96,9 @@ def generate(
     ids = visdial.image_ids
     if not skip_bad:
         _check_pictures(visdial, {ids[place] for place, _ in wanted})
+    system = instructions(recipe.style, recipe.template)
     made_from = dataclasses.asdict(recipe) | {
-        "template": fingerprint(instructions(recipe.style, recipe.template)),
+        "template": f"{Path(recipe.template or TEMPLATES[recipe.style]).name} {fingerprint(system)}",
         "dialogs": sha256(visdial.path),
         "split": visdial.split,
         "dialogs_used": len(visdial),
@@ -114,7 +115,7 @@ def generate(
         stopped = None
         if todo:
             with journal.writing(output, made_from, sync_seconds=0) as ledger.write:
-                stopped = _run(_work(visdial, todo, recipe, server, concurrency, ledger))
+                stopped = _run(_work(visdial, todo, recipe, system, server, concurrency, ledger))
         manifest["state"] = f"stopped: {stopped}" if stopped else "complete"
         manifest |= _write_results(output, ledger, order)
         write_json(manifest_path(output), manifest)
@@ -157,16 +158,20 @@ def _check_pictures(visdial: VisDial, image_ids: set[int]) -> None:
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
     """Keep a second run away from this output."""
-    lock = output.with_name(f".{output.name}.lock")
+    path = output.with_name(f".{output.name}.lock")
+    lock = FileLock(path)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, blocking=False):
-            yield
-            lock.unlink(missing_ok=True)
+        lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"another run is writing {output}; wait for it") from None
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "Entry"]:
@@ -207,6 +212,7 @@ async def _work(
     visdial: VisDial,
     todo: dict[str, "Sample"],
     recipe: Recipe,
+    system: str,
     server: Server,
     concurrency: int,
     ledger: "_Ledger",
@@ -223,9 +229,9 @@ async def _work(
         for name, (place, round_id) in queue:
             if stopped := stopped or ledger.spent(asked):
                 return
-            asked, dialog = asked + 1, visdial[place]
+            asked, dialog = asked + 1, visdial.without_options(place)
             try:
-                entry = await _sample(name, dialog, round_id, recipe, ask)
+                entry = await _sample(name, dialog, round_id, recipe, system, ask)
             except ServerTrouble as trouble:
                 doubtful[name] = _rejected(name, dialog, round_id, trouble.reason, [], trouble.tokens)
                 if len(doubtful) >= max(8, concurrency):
@@ -235,9 +241,9 @@ async def _work(
                         "goes on"
                     ) from None
             else:
-                ledger.add(name, entry)
-                for late in list(doubtful):
-                    ledger.add(late, doubtful.pop(late))
+                await ledger.add(name, entry)
+                while doubtful and ("record" in entry or entry["rejected"]["replies"]):  # it did answer
+                    await ledger.add(*doubtful.popitem())
             asked -= 1
 
     async with connect(server, recipe) as ask:
@@ -252,16 +258,21 @@ async def _work(
     for name, entry in doubtful.items():
         if not ledger.entries:
             raise WorkFailed(f"{server.base_url} failed every sample: {entry['rejected']['reason']}")
-        ledger.add(name, entry)
+        await ledger.add(name, entry)
     return stopped
 
 
-async def _sample(name: str, dialog: Dialog, round_id: int, recipe: Recipe, ask: Callable) -> "Entry":
+async def _sample(
+    name: str, dialog: Dialog, round_id: int, recipe: Recipe, system: str, ask: Callable
+) -> "Entry":
     """Ask for one round until the reply can be used, at most `tries` times."""
     turn, replies, reason = dialog.rounds[round_id - 1], [], ""
     tokens = {"prompt": 0, "completion": 0}
     try:
-        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style, True, recipe.template)
+        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style)
+        first[0]["content"] = (
+            system  # a file of one's own was read when the run began; it may change meanwhile
+        )
     except UserError as error:  # no picture, or a damaged one
         return _rejected(name, dialog, round_id, f"no prompt: {error}", replies, tokens)
     messages = first
@@ -325,9 +336,9 @@ class _Ledger:
         for name, entry in entries.items():
             self._count(name, entry)
 
-    def add(self, name: str, entry: "Entry") -> None:
-        """Put an entry on the disk; only then it counts."""
-        self.write(name, entry)
+    async def add(self, name: str, entry: "Entry") -> None:
+        """Put an entry on the disk; only then it counts. The other workers need not wait for the disk."""
+        await asyncio.to_thread(self.write, name, entry)
         self._count(name, entry)
         self.tell()
 

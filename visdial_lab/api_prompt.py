@@ -42,8 +42,9 @@ def prompt(
     """The messages that ask for the answer of one round (from 1), in the format of OpenAI's chat API.
 
     The model is given the picture (as a data URL), the caption, the human rounds before, and the question;
-    nothing of this round's answer, of its options, or of any later round. Raises UserError for a round that
-    is not there, an unknown style, and a picture that is missing or damaged.
+    nothing of this round's answer, of its options, or of any later round. template: a file with instructions
+    of your own. Raises UserError for a round that is not there, an unknown style, and a picture that is
+    missing or damaged.
     """
     if not 1 <= round_id <= len(dialog.rounds):
         raise UserError(f"dialog {dialog.image_id}: there is no round {round_id}")

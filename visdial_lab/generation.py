@@ -44,7 +44,7 @@ def records(
     """
     kinds = scene_kinds(visdial) if style == "reminder" else {}
     for index, round_id in _chosen(visdial, sample_count, rounds, seed, stratify):
-        dialog = visdial[index]
+        dialog = visdial.without_options(index)
         turns = [(turn.question, turn.answer) for turn in dialog.rounds if turn.answer is not None]
         if isinstance(rounds, int):
             turns = turns[:rounds]

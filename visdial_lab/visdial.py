@@ -115,12 +115,20 @@ class VisDial(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self._subset(self._chosen[index])
-        columns, n = self._columns, self._chosen[index]
+        return self._dialog(self._chosen[index], with_options=True)
+
+    def without_options(self, index: int) -> Dialog:
+        """The dialog with `options` None, for what reads the talk only: looking 1,000 texts up takes longer
+        than all the rest."""
+        return self._dialog(self._chosen[index], with_options=False)
+
+    def _dialog(self, n: int, with_options: bool) -> Dialog:
+        columns = self._columns
         image_id = int(columns.image_ids[n])
         start, end = columns.starts[n : n + 2]
         rounds = tuple(
-            self._round(image_id, i, *fields)
-            for i, fields in enumerate(columns.rounds[start:end].tolist(), 1)
+            self._round(image_id, i, *fields, row if with_options else -1)
+            for i, (*fields, row) in enumerate(columns.rounds[start:end].tolist(), 1)
         )
         return Dialog(image_id, columns.captions[n], rounds, self.find_image(image_id), self.split)
 
