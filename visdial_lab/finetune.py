@@ -140,7 +140,7 @@ def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) 
             "model.name": portable(folder) if there else config.model.name,  # adapters travel
             "base model": sha256(folder) if there else None,
             "generation.style": config.generation.style,
-        "records": source["sha256"],
+            "records": source["sha256"],
             "val": val and f"{sha256(val.path)[:16]}, {len(val)} dialogs",
             "backend": backend,
         }
