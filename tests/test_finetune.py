@@ -97,7 +97,7 @@ def test_base_stays_frozen_and_lora_goes_where_the_config_says(course, rows):
     from safetensors import safe_open
 
     def trained(**overrides):
-        finetune(settings(training__max_steps=1, **overrides), rows, "adapter")
+        finetune(settings(training__max_steps=1, **overrides), rows, "adapter", replace=True)
         with safe_open(course / "adapter" / "adapter_model.safetensors", "pt") as file:
             return {name.split(".lora_")[0].removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118
 
@@ -181,9 +181,9 @@ def test_the_8_bit_optimizer_is_taken(course, rows, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        ({"training__backend": "unsloth"}, "not available here"),
-        ({"training__fp16": True}, "need a GPU"),
-        ({"training__bf16": True}, "need a GPU"),
+        ({"training__backend": "unsloth"}, "needs a CUDA GPU"),
+        ({"training__fp16": True}, "needs a CUDA GPU"),
+        ({"training__bf16": True}, "needs a CUDA GPU"),
         ({"training__optim": "paged_adamw_8bit"}, "needs a GPU"),
         ({"training__max_seq_length": 20}, r"train-\d+ has \d+ tokens, training.max_seq_length is 20"),
         ({"peft__bias": "all"}, 'peft.bias "all"'),
@@ -210,7 +210,7 @@ def test_records_without_picture_are_named(course, rows):
         finetune(settings(), [], "adapter")
 
 
-def test_ctrl_c_leaves_nothing_and_keeps_the_old_adapter(course, rows):
+def test_ctrl_c_leaves_nothing_half_written_and_keeps_the_old_adapter(course, rows):
     finetune(settings(training__max_steps=1), rows, "adapter")
     before = (course / "adapter" / "lab.json").read_bytes()
 
@@ -219,7 +219,7 @@ def test_ctrl_c_leaves_nothing_and_keeps_the_old_adapter(course, rows):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(settings(), rows, "adapter", on_log=interrupt)
+        finetune(settings(), rows, "adapter", on_log=interrupt, replace=True)
     assert (course / "adapter" / "lab.json").read_bytes() == before
     assert not [entry.name for entry in course.iterdir() if "tmp" in entry.name or "old" in entry.name]
 

@@ -67,8 +67,7 @@ class Stop(BaseException):
     """What a kill looks like from inside, in a test that cannot afford a new process."""
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-@pytest.mark.parametrize("step", [3, 8])
+@pytest.mark.parametrize(("step", "grouped"), [(3, False), (8, True)])
 def test_resumed_training_equals_an_unbroken_one(course, rows, step, grouped):
     """Dropout on, batches grouped by length or not, validated: the same losses, the same bytes in the end."""
     val = VisDial.load(course, "val")[:2]
@@ -262,6 +261,7 @@ def test_pictures_are_opened_by_workers(course, rows):
     assert curve(helped) == curve(alone)
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_losses(course, rows):
     plain = finetune(settings(training__max_steps=2, peft__lora_dropout=0.0), rows, "plain")
     compiled = settings(training__max_steps=2, peft__lora_dropout=0.0, training__torch_compile=True)
@@ -455,3 +455,9 @@ def test_batches_of_similar_length():
     assert lengths[first[0]] == max(lengths)  # a lack of memory shows at once
     sampler.set_epoch(1)
     assert list(sampler) != first and list(by_length(lengths, 8, seed=2)) != first
+
+
+def test_records_with_reminders_are_not_taken_for_plain_ones(course, rows):
+    rows[2]["messages"][1]["content"] = "<reminder>a red dog</reminder> yes"
+    with pytest.raises(UserError, match=f"{rows[2]['id']} holds reminders.*--style reminder"):
+        finetune(settings(), rows, "adapter")

@@ -24,7 +24,7 @@ from visdial_lab.metrics import sparse_values
 from visdial_lab.models import load_processor, pick_device, silence, training_base
 from visdial_lab.ranking import iter_scores
 from visdial_lab.reminding import iter_recalled_scores
-from visdial_lab.training_data import by_length, fitting
+from visdial_lab.training_data import by_length, check_style, fitting
 from visdial_lab.visdial import VisDial
 
 _REMEMBERED = 2**28  # numbers of image features to keep: 1 GB in float32
@@ -57,6 +57,7 @@ def finetune(
     backend, output = choose_backend(config), Path(os.path.realpath(output_dir))
     check_settings(config, backend)
     found, source = _read(rows)
+    check_style(found, config.generation.style)
     silence()
     processes = PartialState()
     made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
