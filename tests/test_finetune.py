@@ -16,6 +16,15 @@ from visdial_lab.models import load_model
 from visdial_lab.visdial import VisDial
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices as small as these gain nothing by a second one, and lose much where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def course(tiny, monkeypatch):
     """A course folder: the made-up dataset, a tiny base model in it, and the working folder set there."""

@@ -59,7 +59,7 @@ def finetune(
     found, source = _read(rows)
     check_style(found, config.generation.style)
     silence()
-    processes = PartialState()
+    processes = PartialState(cpu=pick_device() == "cpu")
     made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
     with processes.main_process_first():
         if checkpoints.finished(output, made_from, replace):
@@ -193,6 +193,7 @@ def _trainer(
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=pick_device() == "cuda",
+        use_cpu=pick_device() == "cpu",
         ddp_find_unused_parameters=False,
     )
     both, cut = [*train[0], *val_rows], len(train[0])
