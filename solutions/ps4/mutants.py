@@ -162,7 +162,16 @@ def tree_positions(parents, prompt_length):
 def tree_scores(model, prompt, candidates):
     return naive_scores(model, prompt, candidates)
 """,
-        18,
+        19,
+    ),
+    Mutant(
+        "the kept prompt under another name",
+        "ps4.tree",
+        """
+def tree_scores(model, prompt, candidates):
+    return cached_scores(model, prompt, candidates)
+""",
+        19,
     ),
     Mutant(
         "each node predicted by its own row",
