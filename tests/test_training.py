@@ -427,15 +427,17 @@ def test_refused_on_a_gpu(course, unsloth, monkeypatch):
     with pytest.raises(UserError, match=r"no bfloat16; take fp16 \(profile gemma3-4b-t4"):
         backends.check_settings(config, "peft")
 
-    class Broken:
-        __spec__ = object()
 
-        def __getattr__(self, name):
-            raise RuntimeError("no kernels for this card")
-
-    monkeypatch.setitem(sys.modules, "unsloth", Broken())
-    with pytest.raises(UserError, match=r'Unsloth cannot be imported.*set training.backend to "peft"'):
-        backends.trainable_model(load_config("gemma3-4b", {"model.name": "base"}), "unsloth", None)
+def test_unsloth_that_cannot_be_imported(course, tmp_path, monkeypatch, capsys):
+    """Asked for, it is an error that says what to do; auto says so and takes PEFT."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "unsloth.py").write_text("raise RuntimeError('no kernels for this card')\n")
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    monkeypatch.setattr(backends, "pick_device", lambda: "cuda")
+    with pytest.raises(UserError, match=r'RuntimeError: no kernels.*set training.backend to "peft"'):
+        backends.choose_backend(load_config("gemma3-4b", {"training.backend": "unsloth"}))
+    assert backends.choose_backend(load_config("gemma3-4b", {"training.backend": "auto"})) == "peft"
+    assert "no kernels for this card): training with PEFT" in capsys.readouterr().err
 
 
 def test_keys_that_contradict_each_other():

@@ -13,19 +13,35 @@ from visdial_lab.chat import takes_images
 from visdial_lab.config import Config
 from visdial_lab.errors import UserError
 from visdial_lab.models import load_base_for_training, pick_device, tell_tags_apart, training_base
+from visdial_lab.progress import say
 
 
 def choose_backend(config: Config) -> str:
     """ "unsloth" or "peft", as `training.backend` says; auto takes Unsloth when GPU and package are there.
 
-    Raises UserError when Unsloth is asked for and cannot be had.
+    Unsloth is imported here, because it wants to be there before transformers. Raises UserError when it is
+    asked for and cannot be had; auto says so and goes on with PEFT.
     """
     backend, on_gpu = config.training.backend, pick_device() == "cuda"
     installed = importlib.util.find_spec("unsloth") is not None
     if backend == "unsloth" and not (on_gpu and installed):
         lacking = "is not installed (pip install 'visdial-lab[gpu]')" if on_gpu else "needs a CUDA GPU"
         raise UserError(f'training.backend is "unsloth", which {lacking}; use "peft" (or "auto")')
-    return "unsloth" if backend != "peft" and on_gpu and installed else "peft"
+    if backend == "peft" or not (on_gpu and installed):
+        return "peft"
+    cache = Path(tempfile.gettempdir()) / "unsloth_compiled_cache"  # by default it would lie in the course
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ["UNSLOTH_COMPILE_DISABLE"] = "0" if config.training.torch_compile else "1"
+    try:
+        importlib.import_module("unsloth")
+    except Exception as error:  # whatever its patches run into here; PEFT trains the same adapter
+        reason = f"Unsloth cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        if backend == "unsloth":
+            raise UserError(f'{reason}; set training.backend to "peft"') from error
+        say(f"{reason}: training with PEFT")
+        return "peft"
+    return "unsloth"
 
 
 def check_settings(config: Config, backend: str) -> None:
@@ -126,22 +142,11 @@ def _unsloth_checkpointing(config: Config) -> str | bool:
 
 def _unsloth_base(config: Config, processor: Any) -> Any:
     """The base model through Unsloth, which replaces parts of transformers by its own kernels."""
-    folder = training_base(config)
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    cache = Path(tempfile.gettempdir()) / "unsloth_compiled_cache"  # by default it would lie in the course
-    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
-    os.environ["UNSLOTH_COMPILE_DISABLE"] = "0" if config.training.torch_compile else "1"
-    try:
-        from unsloth import FastModel
-    except Exception as error:  # whatever its patches run into here; PEFT trains the same adapter
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f'Unsloth cannot be imported ({type(error).__name__}: {reason}); set training.backend to "peft"'
-        ) from error
     import torch
+    from unsloth import FastModel
 
     model, _ = FastModel.from_pretrained(
-        str(folder),
+        str(training_base(config)),
         max_seq_length=config.training.max_seq_length,
         # for Gemma-3 Unsloth takes float16 to mean: float32 wherever float16 would overflow
         dtype=torch.float16 if config.training.fp16 else None,
