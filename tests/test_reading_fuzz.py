@@ -196,7 +196,7 @@ def salvage(folder, data: bytes) -> None:
     for n, reason in bad.items():
         assert f"data.dialogs[{n}]" in reason
         _check_message(reason)
-    document = json.loads(data.decode("utf-8-sig", errors="surrogateescape"))
+    document = json.loads(data.decode("utf-8-sig", errors="replace"))  # texts that nobody reads may be bad
     entries = document["data"]["dialogs"]
     assert len(dialogs) + len(bad) == len(entries) and len(dialogs)
     document["data"]["dialogs"] = [one for n, one in enumerate(entries) if n not in bad]

@@ -5,8 +5,8 @@ to other file descriptors before any cell runs, so nothing that a cell prints ge
 could still find and write to them: then it lies about its own results, which is all it could do anyway. What
 is expected of it is never in this process.
 
-    {"id": 1, "run": "x = 1", "name": "cell"}            → {"id": 1} or {"id": 1, "error": {…}}
-    {"id": 2, "function": "f", "args": …, "kwargs": …}   → {"id": 2, "value": …} or {"id": 2, "error": {…}}
+    {"id": "a3…", "run": "x = 1", "name": "cell"}            → {"id": "a3…"} or {"id": "a3…", "error": {…}}
+    {"id": "0f…", "function": "f", "args": …, "kwargs": …}   → {"id": "0f…", "value": …} or {…, "error": {…}}
 """
 
 import contextlib

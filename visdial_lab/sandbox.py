@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import selectors
 import shutil
 import signal
@@ -60,7 +61,7 @@ class Sandbox:
             os.set_blocking(stream.fileno(), False)
         for stream in (self._process.stdout, self._process.stderr):
             self._selector.register(stream, selectors.EVENT_READ)
-        self._buffer, self._asked, self.last_words = bytearray(), 0, b""
+        self._buffer, self._asked, self.last_words = bytearray(), "", b""
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -90,7 +91,7 @@ class Sandbox:
 
         Raises Stopped when time, memory, processes or output run over, or when the process ends.
         """
-        self._asked += 1
+        self._asked = secrets.token_hex(8)  # nobody can answer before being asked
         to_send = memoryview(json.dumps({"id": self._asked} | question).encode() + b"\n")
         began, looked, printed = time.monotonic(), time.monotonic(), 0
         self._selector.register(self._process.stdin, selectors.EVENT_WRITE)
