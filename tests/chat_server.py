@@ -57,6 +57,7 @@ def sample_of(messages: list[dict]) -> str:
 def handler_of(chat: Chat) -> type:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else headers and body would wait for each other, 40 ms a request
 
         def log_message(self, *_):
             pass
