@@ -1,5 +1,5 @@
 # make run   set everything up, run the whole course on the embedded data, say where the report is
-# make test  set everything up, run every test (make test FAST=1: the quick ones, about two minutes)
+# make test  set everything up, run every test (make test FAST=1: the quick ones, about three minutes)
 # make lab   open the notebooks in JupyterLab
 # make gpu   add what fine-tuning the real Gemma-3 on a CUDA GPU needs
 

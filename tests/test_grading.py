@@ -27,6 +27,8 @@ from visdial_lab.similarity import similar_pairs
 from visdial_lab.submissions import MAX_BYTES, Submission, cells_of, collect
 from visdial_lab.walls import Limits
 
+pytestmark = pytest.mark.slow  # sandboxes start and stop
+
 # ruff: noqa: E501
 
 GOOD = {"ps0-mean-code": hostile.GOOD, "ps0-rows-code": hostile.ROWS}

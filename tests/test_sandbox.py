@@ -16,6 +16,8 @@ from visdial_lab.exercises import call, decode, encode_call
 from visdial_lab.sandbox import RUNGS, Sandbox, Stopped, choose, problem_of
 from visdial_lab.walls import PLAIN, Limits
 
+pytestmark = pytest.mark.slow  # sandboxes start and stop
+
 _LIMITS = Limits(cell=20, call=20, memory=1 << 30, processes=40, output=1 << 20, disk=8 << 20, reply=1 << 20)
 
 
