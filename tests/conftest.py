@@ -33,6 +33,37 @@ def tiny(tmp_path) -> Path:
     return make_dataset(tmp_path / "tiny")
 
 
+@pytest.fixture
+def course(tiny, monkeypatch) -> Path:
+    """A course folder: the made-up dataset, a tiny base model in it, and the working folder set there."""
+    import tiny_model
+
+    monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tiny))
+    monkeypatch.chdir(tiny)
+    tiny_model.build(tiny / "base")
+    return tiny
+
+
+@pytest.fixture
+def rows(course) -> list[dict]:
+    """Training records of that course."""
+    from visdial_lab.generation import records
+    from visdial_lab.visdial import VisDial
+
+    return list(records(VisDial.load(course, "train")))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Matrices as small as these gain nothing by a second one, and lose much where the cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_dataset(folder: Path, dialogs: int = 4, rounds: int = 3, seed: int = 0) -> Path:
     """Write visdial_1.0_{train,val,test}.json in the official format with 100 options, and their images."""
     from PIL import Image

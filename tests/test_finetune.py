@@ -10,28 +10,12 @@ from visdial_lab.backends import lora_targets
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.finetune import finetune
-from visdial_lab.generation import records, write_records
+from visdial_lab.generation import write_records
 from visdial_lab.inference import answer_dialogs
 from visdial_lab.models import load_model
 from visdial_lab.visdial import VisDial
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices as small as these gain nothing by a second one, and lose much where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def course(tiny, monkeypatch):
-    """A course folder: the made-up dataset, a tiny base model in it, and the working folder set there."""
-    monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tiny))
-    monkeypatch.chdir(tiny)
-    tiny_model.build(tiny / "base")
-    return tiny
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(**overrides):
@@ -46,11 +30,6 @@ def settings(**overrides):
         "training.num_train_epochs": 2,
     }
     return load_config("scenes", quick | {key.replace("__", "."): value for key, value in overrides.items()})
-
-
-@pytest.fixture
-def rows(course):
-    return list(records(VisDial.load(course, "train")))
 
 
 def test_learns_and_the_adapter_answers_as_taught(course, rows):

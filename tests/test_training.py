@@ -10,7 +10,6 @@ import time
 import types
 
 import pytest
-import tiny_model
 import torch
 
 from visdial_lab import backends, checkpoints
@@ -36,30 +35,11 @@ QUICK = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices as small as these gain nothing by a second one, and lose much where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def course(tiny, monkeypatch):
-    monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tiny))
-    monkeypatch.chdir(tiny)
-    tiny_model.build(tiny / "base")
-    return tiny
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(**overrides):
     return load_config("scenes", QUICK | {key.replace("__", "."): value for key, value in overrides.items()})
-
-
-@pytest.fixture
-def rows(course):
-    return list(records(VisDial.load(course, "train")))
 
 
 def curve(made):

@@ -22,7 +22,7 @@ from visdial_lab.api_client import Server, ServerTrouble, connect
 from visdial_lab.api_prompt import TEMPLATES, ask_again, instructions, parse_reply, prompt
 from visdial_lab.chat import chat_messages, join_reminder
 from visdial_lab.course import fingerprint
-from visdial_lab.errors import UserError, WorkFailed, shown
+from visdial_lab.errors import UserError, WorkFailed, differences, shown
 from visdial_lab.files import portable, read_json, read_jsonl, sha256, write_json, write_jsonl
 from visdial_lab.generation import only_last_learnt
 from visdial_lab.text_metrics import exact_match, token_f1
@@ -184,9 +184,7 @@ def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "
         there = there.get("recipe") if isinstance(there, dict) else None
         if not isinstance(there, dict):
             raise UserError(f"{notes} is in the way: it is no manifest of this command; move it away")
-        other = [key for key in there | made_from if there.get(key) != made_from.get(key)]
-        if other:
-            changes = (f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in other)
+        if changes := differences(there, made_from):
             raise UserError(
                 f"{output} holds records of another configuration: {'; '.join(changes)}.\n"
                 "They are never mixed: give the options it was begun with, or name another output file"

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, differences
 from visdial_lab.files import read_json, write_json, write_text
 
 _COMPLETE = "complete"  # written last into a checkpoint: one that a kill has cut short lacks it
@@ -52,8 +52,7 @@ def _folder(output: Path) -> Path:
 
 
 def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:
-    keys = [key for key in there | made_from if there.get(key) != made_from.get(key)]
-    changes = [f"{key} {shown(there.get(key))}, now {shown(made_from.get(key))}" for key in keys]
+    changes = differences(there, made_from)
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return (
         f"{place} holds {what} of another run: {'; '.join(changes[:3])}{more}.\n"

@@ -4,7 +4,6 @@ Results go to standard output, progress and messages to standard error. Exit cod
 failed, 2 the input or the call is wrong, 130 interrupted.
 """
 
-import contextlib
 import os
 import sys
 import traceback
@@ -254,7 +253,7 @@ def rank(
         return rank_by(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
 
     share = f", process 1 of {count}" if count > 1 else ""
-    with progress(f"ranking{share}") if number == 0 else contextlib.nullcontext(lambda *_: None) as update:
+    with progress(f"ranking{share}") as update:
         skipped = rank_dialogs(
             chosen, output_file, made_from, score, number, count, resume, skip_bad, unreadable, update
         )

@@ -29,6 +29,12 @@ def naming(place: str) -> Iterator[None]:
         raise UserError(f"{place}: {error}") from None
 
 
+def differences(there: dict, now: dict) -> list[str]:
+    """What differs in how two things were made, as ["seed 0, now 1"]; [] when nothing does."""
+    names = [name for name in there | now if there.get(name) != now.get(name)]
+    return [f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names]
+
+
 def shown(value: Any) -> str:
     """A value as it may stand in an error message: never long, and null for None, as in JSON and YAML."""
     return "null" if value is None else reprlib.repr(value)

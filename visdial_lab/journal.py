@@ -19,7 +19,7 @@ from typing import Any
 
 from visdial_lab import __version__
 from visdial_lab.course import model_fingerprint
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, differences
 from visdial_lab.files import read_json, resolve, write_text
 
 _SYNC_SECONDS = 5  # how much work a power cut may cost; a killed process loses nothing
@@ -65,8 +65,7 @@ def read(output: Path, made_from: dict, keys: Collection | None = None, resume: 
         if not entries:  # begun, but nothing was finished: nothing to go on with
             path.unlink()
             continue
-        names = [name for name in there | made_from if there.get(name) != made_from.get(name)]
-        changes = [f"{name} {shown(there.get(name))}, now {shown(made_from.get(name))}" for name in names]
+        changes = differences(there, made_from)
         known = {key: value for key, value in entries.items() if keys is None or key in keys}
         if changes or not known:
             raise UserError(
