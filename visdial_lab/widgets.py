@@ -40,9 +40,7 @@ def live(draw: Callable[..., str], controls: Mapping[str, Any]) -> Live:
     def drawn() -> str:
         try:
             return draw(**{name: control.value for name, control in controls.items()})
-        except (
-            Exception
-        ) as error:  # of a student's function, say: the widget lives on
+        except Exception as error:  # of a student's function, say: the widget lives on
             return f"<p role='alert'><b>{escape(type(error).__name__)}</b>: {escape(error)}</p>"
 
     html = ipywidgets.HTML(drawn())
