@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lab gpu setup-run setup-test notebooks scenes clean
+.PHONY: run test lab gpu setup-run setup-test notebooks korean scenes clean
 
 run: setup-run
 	@echo "== running the five notebooks on the embedded data (4 to 8 minutes on two cores)"
@@ -24,7 +24,7 @@ else
 	@echo "== all tests"
 	@$(BIN)/python -m pytest -q
 	@echo "== the notebooks, cell by cell, outputs compared with the committed ones"
-	@$(BIN)/python -m pytest -q --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900 notebooks
+	@$(BIN)/python -m pytest -q --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 900 notebooks/*.ipynb
 endif
 
 lab: setup-test
@@ -34,9 +34,13 @@ gpu: setup-run
 	@echo "== adding Unsloth"
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[gpu]'
 
-# Rebuild what is committed: the executed notebooks, and the embedded dataset.
+# Rebuild what is committed: the executed notebooks, the Korean course made from them, and the embedded dataset.
 notebooks: setup-test
 	@$(BIN)/python tests/execute_notebooks.py
+	@$(BIN)/python tests/translate_notebooks.py
+
+korean: setup-test
+	@$(BIN)/python tests/translate_notebooks.py
 
 scenes: setup-run
 	@$(BIN)/python data/recipes/build_scenes.py --output data/scenes

@@ -127,7 +127,8 @@ def updated(english: dict[str, str], old: dict[str, Section]) -> list[Section]:
             changes = "\n".join(filter(None, (one.changes, difference(one.english, text))))
             one = replace(one, changes=changes)
         sections.append(replace(one, key=key, english=text))
-    return sections + [one for key, one in old.items() if key not in used and key not in english]
+    gone = [one for key, one in old.items() if key not in used and key not in english]
+    return sections + [one for one in gone if one.korean]
 
 
 def difference(old: str, new: str) -> str:
@@ -161,7 +162,8 @@ def translated(document: Document) -> str:
     first = next(iter(korean))
     title, _, rest = korean[first].partition("\n\n")
     way_up = "" if document.target.parent == document.source.parent else "../"
-    korean[first] = f"{title}\n\n[English]({way_up}{document.source.name})\n\n{rest}"
+    link = f"[English]({way_up}{document.source.name})"
+    korean[first] = "\n\n".join(filter(None, (title, link, rest)))
     note = NOTE.format(document.catalogue.name)
     if not document.is_notebook:
         return f"<!-- {note} -->\n" + "\n\n".join(korean.values()) + "\n"

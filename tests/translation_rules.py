@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 NUMBER = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
-BIG = {"million": 1e6, "billion": 1e9, "만": 1e4, "억": 1e8}
+BIG = {"M": 1e6, "million": 1e6, "billion": 1e9, "만": 1e4, "억": 1e8}
 ENDING = re.compile(r"\S*[다요죠](?=[.!?](?!\w))")
 GOOD_ENDING = re.compile(r"니다$|세요$|(?<!니)까요$|필요$")
 NUMBER_WORD = re.compile(
@@ -36,6 +36,8 @@ def broken_rules(english: str, korean: str) -> Iterator[str]:
         yield f"numbers that the English does not have: {_listed(surplus)}"
     if prose(korean).count("*") > prose(english).count("*"):
         yield "a * is left over: emphasis does not close before a Korean particle behind punctuation"
+    if any(paragraph.count("~") > 1 for paragraph in prose(korean).split("\n")):
+        yield "two ~ in one paragraph: GitHub strikes out what is between them"
     if re.search("[a-z]{4}", prose(english)) and not re.search("[가-힣]", korean):
         yield "no Korean in it"
     for word in ENDING.findall(prose(korean)):
@@ -80,27 +82,27 @@ def numbers(text: str) -> Counter:
     found: Counter = Counter()
 
     def big(match: re.Match) -> str:
-        parts = re.findall(r"([\d,.]+)\s?(million|billion|만|억)", match.group())
+        parts = re.findall(r"([\d,.]+)\s?(million|billion|M|만|억)", match.group())
         found[sum(float(number.replace(",", "")) * BIG[unit] for number, unit in parts)] += 1
         return " "
 
-    plain = re.sub(r"\d[\d,.]*\s?(?:million|billion)|\d[\d,.]*억(?: \d[\d,]*만)?|\d[\d,.]*만", big, plain)
+    plain = re.sub(r"\d[\d,.]*\s?(?:million|billion|M)\b|\d[\d,.]*억(?: \d[\d,]*만)?|\d[\d,.]*만", big, plain)
     found.update(float(number.replace(",", "")) for number in NUMBER.findall(plain))
     return found
 
 
 def prose(text: str) -> str:
-    """The text without code, link targets and HTML tags."""
+    """The text without code, link targets and HTML tags; each paragraph or table cell is a line."""
     parts = []
     for token in _tokens(text):
-        if token.type == "text":
+        if token.type == "inline":
+            parts.append("\n")
+        elif token.type == "text":
             parts.append(token.content)
         elif token.type in ("html_block", "html_inline"):
             parts.append(re.sub(r"<[^>]*>", " ", token.content))
-        elif token.type == "image":
-            parts.append(token.content)
-        elif token.type in ("code_inline", "softbreak", "inline", "fence"):
-            parts.append(" " if token.type != "inline" else "\n")
+        else:
+            parts.append(" ")
     return "".join(parts)
 
 
@@ -108,7 +110,8 @@ def shunned_words(glossary: str) -> list[str]:
     """The third column of the glossary's tables: how a term is not to be written (several: with commas)."""
     rows = [line.split("|") for line in glossary.splitlines() if line.startswith("|")]
     cells = [row[3].strip() for row in rows if len(row) > 4 and not set(row[3].strip()) <= set("-:")]
-    return [word.strip() for cell in cells[1:] for word in cell.split(",") if word.strip()]
+    words = [word.strip() for cell in cells for word in cell.split(",") if cell != cells[0]]
+    return [word for word in words if word]
 
 
 def _tokens(text: str) -> Iterator:
