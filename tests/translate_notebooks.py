@@ -24,7 +24,7 @@ from visdial_lab.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^<!-- ([\w.-]+) -->$", re.M)
-LANGUAGE_LINK = re.compile(r"^\[한국어\]\([^)]*\)\n\n|[ ·]*\[한국어\]\([^)]*\)", re.M)
+LANGUAGE_LINK = re.compile(r"^\[한국어\]\([^)]*\)\n\n|(?:&nbsp;|[ ·])*\[한국어\]\([^)]*\)", re.M)
 LINK = re.compile(r"(\]\(|src=\")([^)\"\s]+)")
 NOTE = "made by tests/translate_notebooks.py; edit the English file or notebooks/ko/catalogue/{}"
 
