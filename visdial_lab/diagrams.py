@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-NOTEBOOKS = {1: "explore", 2: "generate", 3: "fine-tune", 4: "ask, rank", 5: "measure"}
-PICTURE_TOKEN = "<image_soft_token>"  # Gemma's name for one piece of the picture
-
 
 def _sheet(width: float, height: float) -> tuple["Figure", Any]:
     """An empty white sheet whose coordinates are inches from its lower left corner."""
@@ -26,6 +23,10 @@ def _sheet(width: float, height: float) -> tuple["Figure", Any]:
     return figure, axes
 
 
+NOTEBOOKS = {1: "explore", 2: "generate", 3: "fine-tune", 4: "ask, rank", 5: "measure"}
+BOX = 0.46, 0.28  # inches: half the width and half the height of a box in the flow of data
+
+
 def data_flow(highlight: int | None = None) -> "Figure":
     """The course at a glance: boxes are data, arrows are the notebooks that turn one into the next.
 
@@ -35,17 +36,11 @@ def data_flow(highlight: int | None = None) -> "Figure":
         raise ValueError(
             f"there is no notebook {highlight!r}; the course has notebooks 1 to {len(NOTEBOOKS)}"
         )
-    figure, axes = _sheet(8.8, 2.75)
+    figure, axes = _sheet(8.3, 2.7)
     top, middle, bottom = 2.0, 1.0, 0.22
-    stations = (
-        "VisDial JSON\n+ pictures",
-        "dialogs\nof train",
-        "records\n.jsonl",
-        "adapter",
-        "answers,\nranks",
-    )
-    places = [0.6 + 1.52 * column for column in range(6)]
-    for x, text in zip(places, (*stations, "metrics"), strict=True):
+    source, train, output = "VisDial JSON\n+ pictures", "dialogs\nof train", "answers,\nranks"
+    places = [0.57 + 1.432 * column for column in range(6)]
+    for x, text in zip(places, (source, train, "records\n.jsonl", "adapter", output, "metrics"), strict=True):
         _box(axes, x, top, text)
     _box(axes, places[1], middle, "dialogs of val\n(our story)")
     _box(axes, places[2], middle, "Gemma-3,\nbase model")
@@ -53,7 +48,7 @@ def data_flow(highlight: int | None = None) -> "Figure":
     def color(number: int) -> str:
         return ACCENT if number == highlight else FAINT
 
-    edge, high = 0.5, 0.28  # half a box
+    edge, high = BOX
     for number, (left, right) in enumerate(itertools.pairwise(places), 1):
         _arrow(axes, [(left + edge, top), (right - edge, top)], color(number))
     _arrow(axes, [(places[0], top - high), (places[0], middle), (places[1] - edge, middle)], color(1))
@@ -67,36 +62,27 @@ def data_flow(highlight: int | None = None) -> "Figure":
     for x, y, text in (
         ((between + seen) / 2, middle, "before fine-tuning"),
         (between, bottom, "val: asked, never trained on"),
-        (places[5] - 0.68, bottom, "human answers"),
+        (places[5] - 0.64, bottom, "human answers"),
     ):
         axes.text(x, y + 0.06, text, ha="center", va="bottom", fontsize=7.5, color=INK, style="italic")
     for number, verb in NOTEBOOKS.items():
-        x, strong = (places[number - 1] + places[number]) / 2, number == highlight
-        ground = {"boxstyle": "circle,pad=0.28", "fc": color(number), "ec": "white", "lw": 1.5}
-        axes.text(
-            x,
-            top,
-            f"{number}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            weight="bold",
-            color="white",
-            bbox=ground,
-        )
-        weight = "bold" if strong else "normal"
-        axes.text(
-            x, top + 0.36, verb, ha="center", fontsize=8.5, color=ACCENT if strong else INK, weight=weight
-        )
+        x = (places[number - 1] + places[number]) / 2
+        disc = {"boxstyle": "circle,pad=0.28", "fc": color(number), "ec": "white", "lw": 1.5}
+        bold = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 9}
+        axes.text(x, top, f"{number}", color="white", bbox=disc, **bold)
+        ink = {"color": ACCENT} if number == highlight else {"color": INK, "weight": "normal"}
+        axes.text(x, top + 0.41, verb, **bold | ink)
     return figure
 
 
 def _box(axes: Any, x: float, y: float, text: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    shape = "round,pad=0,rounding_size=0.08"
+    shape, (edge, high) = "round,pad=0,rounding_size=0.08", BOX
     axes.add_patch(
-        FancyBboxPatch((x - 0.5, y - 0.28), 1, 0.56, shape, fc="#f5f7fa", ec=FAINT, lw=1, zorder=2)
+        FancyBboxPatch(
+            (x - edge, y - high), 2 * edge, 2 * high, shape, fc="#f5f7fa", ec=FAINT, lw=1, zorder=2
+        )
     )
     axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color=INK, zorder=3)
 
@@ -125,9 +111,9 @@ def token_layout(pairs: Sequence[tuple[str, bool]], picture: "Image | None" = No
         "loss": ("#cfdff9", ACCENT, f"{learnt} tokens carry loss, {share}"),
     }
     shown = [kind for kind in legend if pieces or kind != "picture"]
-    left, row, head = 0.98, 0.235, 1.5 if picture is not None and pieces else 0.15 + 0.3 * len(shown)
+    left, row, head = 0.96, 0.235, 1.5 if picture is not None and pieces else 0.15 + 0.3 * len(shown)
     height = head + 0.12 + row * len(lines)
-    figure, axes = _sheet(8.8, height)
+    figure, axes = _sheet(8.3, height)
     beside = left
     if picture is not None and pieces:
         _pieces(axes, picture, pieces, (left, height - head + 0.1, head - 0.2))
@@ -147,7 +133,8 @@ def token_layout(pairs: Sequence[tuple[str, bool]], picture: "Image | None" = No
     return figure
 
 
-LETTER, LONGEST = 0.0595, 7.75  # inches: a letter of the font that tokens are written in, the longest line
+PICTURE_TOKEN = "<image_soft_token>"  # Gemma's name for one piece of the picture
+LETTER, LONGEST = 0.0588, 7.26  # inches: a letter of the font that tokens are written in, the longest line
 
 
 def _token_lines(pairs: Sequence[tuple[str, bool]]) -> Iterator[tuple[str, int, list]]:
@@ -161,13 +148,13 @@ def _token_lines(pairs: Sequence[tuple[str, bool]]) -> Iterator[tuple[str, int, 
         for place, token, times, is_learnt in folded(pairs[start:stop]):
             text = token.strip(" ").replace("\n", "↵") or "·"
             shown = f"{times} × {text}" if times > 1 else text
-            width = LETTER * len(shown) + 0.05
+            width = LETTER * len(shown) + 0.04
             if boxes and x + width > LONGEST:
                 yield name, position, boxes
                 name, position, x, boxes = "", start + place, 0.0, []
             kind = "picture" if token == PICTURE_TOKEN else "loss" if is_learnt else "read"
             boxes.append((x, width, shown, kind))
-            x += width + 0.02
+            x += width + 0.015
         yield name, position, boxes
 
 
