@@ -133,7 +133,7 @@ def updated(english: dict[str, str], old: dict[str, Section]) -> list[Section]:
 
 def difference(old: str, new: str) -> str:
     """The sentences that went (-) and came (+)."""
-    before, after = (re.split(r"(?<=[.!?:|])\s+|\n+", text) for text in (old, new))
+    before, after = (re.split(r"(?<=[.!?|])\s+|\n+", text) for text in (old, new))
     lines = difflib.ndiff(before, after)
     return "\n".join(line.rstrip() for line in lines if line[0] in "+-") or "  only spacing"
 
