@@ -110,6 +110,12 @@ def test_the_dialog_that_the_prose_tells_about(scenes):
     dialog = VisDial.load(scenes, "val").by_id(1008)
     assert [dialog.rounds[n].question for n in (5, 9)] == ["what about the girl", "what about the snowman"]
     assert [dialog.rounds[n].answer for n in (5, 9)] == ["red", "near the middle"]
+    drawn = {
+        5: ("red", "it is red", "it is blue", "it's red"),
+        9: ("in the middle", "in the center", "middle"),
+    }
+    assert all(option in dialog.rounds[n].options for n, own in drawn.items() for option in own)
+    assert [turn.round_id for turn in dialog.rounds if turn.relevance] == [3]
     examples = VisDial.load(scenes, "val")[:8]  # what the report shows
     assert 1008 in [other.image_id for other in examples]
 

@@ -33,6 +33,7 @@ _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float3
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
 _ROW = {"cpu": 96, "cuda": 256}  # tokens in a row of branches: long rows waste attention, short repeat trunks
 _WORTH_COMPILING = 100  # dialogs: fewer are ranked before the kernels would be ready
+_READERS = 4  # dialogs read side by side on the CPU: each takes a piece of _LOGITS
 _WORKERS = 4  # processes that read pictures and build trees while a GPU computes
 
 
@@ -81,8 +82,7 @@ def iter_scores(
     Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
     read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
     Dialogs that the model has read already are yielded first.
-    On the CPU as many dialogs are read at once as PyTorch has threads, each by one of them: they need not
-    wait for each other after every product, as threads that share a dialog must.
+    On the CPU some dialogs are read side by side, each by cores of its own, which then wait less for others.
     """
     check_config(model.config.get_text_config())
     room = _Room(model, memory_gb)
@@ -236,16 +236,20 @@ class _Room:
 
 @contextlib.contextmanager
 def _threads(model: Any, dialogs: int) -> Iterator[tuple[Any, int]]:
-    """(threads that read a dialog each, how many): on the CPU as many as PyTorch may use; else (None, 1)."""
+    """(threads that read a dialog each, how many): on the CPU some; else (None, 1).
+
+    They share the cores that PyTorch may use.
+    """
     import torch
 
     allowed = torch.get_num_threads()
-    count = min(allowed, dialogs) if model.device.type == "cpu" else 1
+    count = min(allowed, dialogs, _READERS) if model.device.type == "cpu" else 1
     if count < 2:
         yield None, 1
         return
+    share = (allowed // count,)
     try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=share) as pool:
             yield pool, count
     finally:
         torch.set_num_threads(allowed)  # the matrix library keeps one number for all threads
@@ -272,9 +276,8 @@ def _start(
         with torch.inference_mode():
             return [(batch, _read(model, processor, [forest for _, forest in batch], room.tokens, fast))]
     except torch.OutOfMemoryError:
-        if (
-            len(batch) == 1 and room.tokens <= _ROW[model.device.type]
-        ):  # one row of one dialog: nothing is left to halve
+        one_row = len(batch) == 1 and room.tokens <= _ROW[model.device.type]
+        if one_row:  # nothing is left to halve
             raise
     room.halve()
     torch.cuda.empty_cache()
