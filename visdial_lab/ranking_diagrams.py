@@ -1,5 +1,5 @@
-"""Drawings that explain: how something works, from the data that the code itself uses. As `plots`: data in,
-a matplotlib Figure with a white face out."""
+"""Diagrams of ranking: candidates as trees behind one trunk, and what NDCG rewards. As in `diagrams`: plain
+data in, here the very data that ranking works with, a Figure out."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -6,7 +6,7 @@ import tiny_model
 import torch
 from test_plots import drawn
 
-from visdial_lab import diagrams, ranking
+from visdial_lab import ranking, ranking_diagrams
 from visdial_lab.forest import lay_out, plant, visible
 from visdial_lab.metrics import ndcg
 from visdial_lab.models import load_model
@@ -28,7 +28,7 @@ def texts(forest):
 
 
 def test_the_tree_shows_every_token_of_the_candidates(forest):
-    figure = diagrams.ranking_tree(forest, texts(forest))
+    figure = ranking_diagrams.ranking_tree(forest, texts(forest))
     tree = [text.get_text() for text in figure.axes[0].texts]
     assert tree[:3] == ["picture\n4 tokens", "caption, Q1\n2 tokens", "A1 … Q4\n4 tokens"]
     assert sorted(tree[3:]) == sorted(["it", "red", "blue", "red", "in", "front"] + ["■"] * 5)
@@ -51,7 +51,7 @@ def test_the_mask_is_the_one_that_ranking_works_with(forest, monkeypatch, tmp_pa
 
 
 def test_a_cell_is_filled_where_a_token_may_look(forest):
-    figure = diagrams.ranking_tree(forest, texts(forest))
+    figure = ranking_diagrams.ranking_tree(forest, texts(forest))
     mask = figure.axes[1]
     filled = [(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in mask.patches if p.get_lw() == 1]
     count = len(forest.inner)
@@ -65,14 +65,14 @@ def test_a_cell_is_filled_where_a_token_may_look(forest):
 def test_a_text_model_has_no_picture_in_its_trunk():
     trunk = {"input_ids": torch.zeros(6, dtype=int), "token_type_ids": torch.zeros(6, dtype=int)}
     forest = plant(CANDIDATES[:1], np.array([5]), trunk, [2])
-    text = drawn(diagrams.ranking_tree(forest, texts(forest)))
+    text = drawn(ranking_diagrams.ranking_tree(forest, texts(forest)))
     assert "caption … Q3\n6 tokens" in text and "picture" not in text
 
 
 def test_what_ndcg_rewards_is_ndcg():
     relevance, options = [0.0, 1.0, 0.0, 0.5, 1.0], ["a", "b", "c", "d", "e" * 40]
     ranks = np.array([1, 2, 5, 3, 4])
-    figure = diagrams.ndcg_rewards({"after": ranks}, relevance, options)
+    figure = ranking_diagrams.ndcg_rewards({"after": ranks}, relevance, options)
     after, best = figure.axes
     value = ndcg(-ranks[None], [relevance])
     assert after.get_title(loc="left").endswith(f"= {value:.2f}")
