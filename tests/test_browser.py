@@ -29,6 +29,8 @@ QUICK = {
     "data": {"num_val_dialogs": 8},
     "evaluation": {"examples": 2, "bootstrap_samples": 100},
 }
+CONTROLS = {"01": 4, "02": 2, "04": 6, "05": 4}  # what a student can move in a notebook, at least
+WIDGET = "application/vnd.jupyter.widget-view+json"
 WINDOWS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
     "laptop": {"viewport": {"width": 1280, "height": 800}},
@@ -94,11 +96,11 @@ def check_rendered(page, notebook) -> None:
     pictures = page.locator(".jp-OutputArea-output img")
     assert pictures.count() >= sum("image/png" in data for data in shown)
     assert pictures.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
-    moving = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
-    assert page.locator(".jp-OutputArea-output > .jupyter-widgets").count() >= len(moving)
+    widgets = sum(WIDGET in data for data in shown)
+    assert page.locator(".jp-OutputArea-output > .jupyter-widgets").count() >= widgets
     assert page.get_by_text("Error displaying widget").count() == 0
     assert page.get_by_text("Loading widget...").count() == 0
-    html = sum("text/html" in data for data in shown if data not in moving)
+    html = sum("text/html" in data and WIDGET not in data for data in shown)  # a widget's is its stand-in
     assert page.locator(".jp-RenderedHTMLCommon.jp-OutputArea-output").count() >= html
 
 
@@ -164,12 +166,12 @@ def test_a_notebook_runs_in_jupyterlab(page, lab, course, name):
     notebook = run_notebook(page, lab, course, str(path), seconds=1500)
     check_run(notebook)
     check_rendered(page, notebook)
-    moved = operate(page)
+    controls = operate(page)
+    assert controls >= CONTROLS.get(name[:2], 0)
     if name.startswith("04"):
-        assert moved == 6, "scene, question, start anew; round, blank, cut"
         chat(page, "how many people are there")
         chat(page, "and what color is the sky")
-    if moved:
+    if controls:
         shoot(page, f"{name}-operated")
     assert (course / "runs" / "scenes" / f"manifest_{name[:2]}.json").is_file()
     assert not wrong, wrong
