@@ -12,6 +12,7 @@ import torch
 from reference_ranking import cached_prefix, naive
 
 from visdial_lab import ranking
+from visdial_lab.chat import answer_ids
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
@@ -175,7 +176,7 @@ def test_ragged_batch_in_one_go(seeing, tmp_path, monkeypatch):
 def test_candidates_from_one_to_fifty_tokens(seeing, tmp_path):
     options = (*("yes" + " no" * extra for extra in (0, 1, 2, 5, 9, 24, 48)), "it is" + " red dog" * 9)
     dialog = with_options(some_dialog(tmp_path, 20), options)
-    lengths = [len(ids) - 1 for ids in ranking.answer_ids(seeing[1], options)]
+    lengths = [len(ids) - 1 for ids in answer_ids(seeing[1], options)]
     assert min(lengths) == 1 and max(lengths) >= 49
     [ours] = score_dialogs(*seeing, [dialog])
     assert_same(ours, naive(*seeing, dialog))
@@ -219,7 +220,7 @@ def test_length_normalised_is_the_mean(seeing, tmp_path):
     dialog = some_dialog(tmp_path, 25)
     [summed] = score_dialogs(*seeing, [dialog])
     [mean] = score_dialogs(*seeing, [dialog], length_normalised=True)
-    lengths = [len(ids) for ids in ranking.answer_ids(seeing[1], dialog.rounds[0].options)]
+    lengths = [len(ids) for ids in answer_ids(seeing[1], dialog.rounds[0].options)]
     np.testing.assert_allclose(mean[0] * lengths, summed[0])
 
 
@@ -416,6 +417,8 @@ def out_of_memory_beyond(monkeypatch, dialogs, tokens):
         return read(model, processor, forests, at_once, fast)
 
     monkeypatch.setattr(ranking, "_read", limited)
+    monkeypatch.setattr(ranking, "_READERS", 1)  # as on a GPU
+    monkeypatch.setitem(ranking._ROW, "cpu", 256)
     monkeypatch.setitem(ranking._ENOUGH, "cpu", 4096)
     return tries
 
