@@ -13,7 +13,10 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
-TOLD = NAMES[:2]  # whose opening says where the story stands, and which have a cell to play with
+TOLD = [
+    *NAMES[:2],
+    *NAMES[3:],
+]  # whose opening says where the story stands, and which have a cell to play with
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 SETUP = "from visdial_lab import setup\n\nconfig, run = setup(PROFILE, OUTPUT)"
 
@@ -111,10 +114,11 @@ def test_the_story_and_a_cell_to_play_with(notebook):
     opening = source(notebook["cells"][0])
     assert len(re.findall(r"^\*\*The story\.\*\* .*\b1008\b.*\bnotebook 0\d\b.*$", opening, re.M)) == 1
     shown = [output.get("data", {}) for cell in code_cells(notebook) for output in cell["outputs"]]
-    (played,) = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
-    page = "".join(played["text/html"])
-    assert "alt=" in page or "token" in page
-    assert "<script" not in page and "<style" not in page
+    played = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
+    assert played
+    for page in ("".join(data["text/html"]) for data in played):
+        assert any(word in page for word in ("alt=", "token", "NDCG"))
+        assert "<script" not in page and "<style" not in page
 
 
 def test_the_file_is_small_enough_for_every_viewer(name):
@@ -127,6 +131,12 @@ def test_the_dialog_that_the_prose_tells_about(scenes):
     dialog = VisDial.load(scenes, "val").by_id(1008)
     assert [dialog.rounds[n].question for n in (5, 9)] == ["what about the girl", "what about the snowman"]
     assert [dialog.rounds[n].answer for n in (5, 9)] == ["red", "near the middle"]
+    drawn = {
+        5: ("red", "it is red", "it is blue", "it's red"),
+        9: ("in the middle", "in the center", "middle"),
+    }
+    assert all(option in dialog.rounds[n].options for n, own in drawn.items() for option in own)
+    assert [turn.round_id for turn in dialog.rounds if turn.relevance] == [3]
     examples = VisDial.load(scenes, "val")[:8]  # what the report shows
     assert 1008 in [other.image_id for other in examples]
 

@@ -85,6 +85,7 @@ def test_modules_import_one_way():
             "finetune",
             "plots",
             "diagrams",
+            "ranking_diagrams",
             "views",
             "widgets",
             "api_page",
