@@ -14,7 +14,17 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-SETUP = "from visdial_lab import setup\n\nconfig, run = setup(PROFILE, OUTPUT)"
+SETUP = """import sys
+
+sys.path.append("..")  # the course folder, when the notebook lies in it
+try:
+    from visdial_lab import setup
+except ImportError:  # on Colab and Kaggle (there: Settings → Internet on) it has to be fetched
+    !git clone -q --depth 1 https://github.com/visdial-lab/visdial-lab
+    %cd -q visdial-lab
+    from visdial_lab import setup
+
+config, run = setup(PROFILE, OUTPUT)"""
 
 
 def read(name: str) -> dict:
