@@ -77,7 +77,7 @@ def fits(need: Requirement, version: str) -> bool:
 
 @pytest.mark.slow
 def test_pip_finds_what_is_missing_for_colabs_python(tmp_path):
-    """What setup() would ask pip for, with what is held, for the Python that Colab has; nothing is installed."""
+    """What setup() would ask pip for, for the Python that Colab has; nothing is installed."""
     python = re.search(r"Python (3\.\d+)", (HERE / "constraints.txt").read_text())[1]
     held = [f"{name}=={CONSTRAINTS[name]}" for name in sorted(platforms.HELD) if name in CONSTRAINTS]
     (tmp_path / "held.txt").write_text("\n".join(held) + "\n")

@@ -50,7 +50,7 @@ def prepare() -> None:
         print(f"{place}: installing {', '.join(wanted)} (a minute, once a session)", flush=True)
         replaced = install(wanted)
         if loaded := sorted(replaced & set(sys.modules)):
-            again = f"restart the session ({place}'s Run menu or Runtime menu) and run all cells again"
+            again = "restart the session (menu Runtime or Run) and run all cells again"
             raise UserError(f"{', '.join(loaded)} was loaded and is now another version: {again}")
     if absent(["visdial-lab"]):  # for the command, and for notebooks that the pipeline starts
         _pip("--no-deps", "--editable", str(root))
