@@ -1,14 +1,16 @@
 """The notebooks on Colab's own machinery: IPython 7, ipykernel 6, ipywidgets 7.7, and its libraries.
 
 A virtual environment gets those versions (tests/colab/constraints.txt); torch and whatever else is big are
-borrowed from the environment that the tests run in. It starts where a student on Colab starts: in an empty
-folder, without the course. GitHub is a local repository.
+borrowed from the environment that the tests run in, but not what Colab lacks. It starts where a student on
+Colab starts: in an empty folder, without the course. GitHub is a local repository; pip is the real one.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from visdial_lab import platforms
 
 HERE = Path(__file__).with_name("colab")
 CONSTRAINTS = refresh.read_list((HERE / "constraints.txt").read_text())
+ABSENT = re.search(r"^# not there: (.+)$", (HERE / "constraints.txt").read_text(), re.M)[1].split()
 LIST = (HERE / "pip-freeze-2026.01.txt").read_text()
 # Of the borrowed libraries, those that this version of transformers does not take as they are.
 FITTING = ["tokenizers>=0.22,<=0.23.0"]
@@ -62,12 +65,10 @@ def test_refreshing_from_the_list(tmp_path, monkeypatch, capsys):
 
 def test_the_colab_extra_is_what_its_list_lacks():
     """pyproject's `colab` list: the packages that are not there, and those of a version that does not do."""
-    text = (HERE / "constraints.txt").read_text()
-    absent = re.search(r"^# not there: (.+)$", text, re.M)[1].split()
     named = {canonicalize_name(need.name) for need in EXTRAS["colab"]}
     needs = {canonicalize_name(need.name): need for need in map(Requirement, PROJECT["dependencies"])}
     other = {name for name in CONSTRAINTS if name in needs and not fits(needs[name], CONSTRAINTS[name])}
-    assert named == {*absent, *other}
+    assert named == {*ABSENT, *other}
     assert not other & platforms.HELD, "Colab holds a version that the course was not tried with"
 
 
@@ -111,11 +112,12 @@ def git(*words: str, work_tree: Path = ROOT, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def colab_python(tmp_path_factory) -> Path:
-    """A Python with Colab's notebook machinery, transformers, peft, numpy; the rest is borrowed from ours."""
+    """A Python with Colab's notebook machinery, transformers, peft, datasets and numpy; the rest is ours, without
+    what Colab lacks."""
     home = tmp_path_factory.mktemp("colab") / "venv"
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     python = home / "bin" / "python"
-    names = {*platforms.HELD, *refresh.STACK, "transformers", "peft"}
+    names = {*platforms.HELD, *refresh.STACK, "transformers", "peft", "datasets"}
     names -= {"torch", "torchvision", "torchaudio", "triton"}
     wanted = [f"{name}=={CONSTRAINTS[name]}" for name in sorted(names) if name in CONSTRAINTS]
     words = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
@@ -125,9 +127,23 @@ def colab_python(tmp_path_factory) -> Path:
         last = (done.stderr.strip().splitlines() or ["?"])[-1]
         pytest.skip(f"SKIPPED: Colab's packages cannot be fetched here, so nothing was tried on them: {last}")
     [own] = (home / "lib").glob("python*/site-packages")
-    borrowed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (own / "zz-borrowed.pth").write_text("\n".join(borrowed) + "\n")  # behind its own
+    borrowed = home.parent / "borrowed"
+    borrow(borrowed, [*ABSENT, "datasets", "visdial-lab"])
+    (own / "zz-borrowed.pth").write_text(f"{borrowed}\n")  # behind its own
     return python
+
+
+def borrow(folder: Path, without: list[str]) -> None:
+    """Links to all that is installed here, without some packages."""
+    folder.mkdir()
+    left_out = {"__pycache__"}
+    for name in without:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            left_out |= {file.parts[0] for file in metadata.distribution(name).files or ()}
+    for place in (path for path in sys.path if path.endswith(("site-packages", "dist-packages"))):
+        for path in Path(place).iterdir():
+            if path.name not in left_out and path.suffix != ".pth" and not (folder / path.name).exists():
+                (folder / path.name).symlink_to(path)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +151,7 @@ def github(tmp_path_factory) -> dict[str, str]:
     """Settings of git with which the course's address is a repository made from this working tree."""
     folder = tmp_path_factory.mktemp("github") / "course.git"
     subprocess.run(["git", "init", "--quiet", "--bare", folder], check=True)
-    git("add", "visdial_lab", "data", "pyproject.toml", folder=folder)
+    git("add", ".", folder=folder)
     git("commit", "--quiet", "--message", "the course", folder=folder)
     return {
         "GIT_CONFIG_COUNT": "1",
@@ -191,15 +207,31 @@ def test_widgets_of_that_time_move(colab_python):
 
 
 @pytest.mark.slow
-def test_the_setup_cell_in_an_empty_folder(colab):
-    """The course is fetched, once; a new session, back in the empty folder, finds it there."""
+def test_the_setup_cell_in_an_empty_folder(colab, colab_python):
+    """The course is fetched, and what is missing, once; a new session in that folder finds all of it."""
     run, content = colab
-    first = run("01_data_exploration", last=2)
-    lines = text(first).strip().splitlines()
+    before = versions(colab_python)
+    installing, *lines = text(run("01_data_exploration", last=2)).strip().splitlines()
+    assert installing.startswith("Colab: installing ")
+    asked = re.findall(r"([\w-]+)[<>]", installing)
+    assert set(asked) == {need.name for need in EXTRAS["colab"]}
     assert len(lines) == 3 and lines[0].startswith("VisDial Lab") and " · Colab · " in lines[0]
     assert (content / "visdial-lab" / "data" / "scenes").is_dir()
+    after = versions(colab_python)
+    for name in (*platforms.HELD, "transformers", "peft"):
+        assert after.get(name) == before.get(name), f"{name} was replaced"
+    assert (colab_python.parent / "visdial-lab").is_file()
     again = text(run("02_data_generation", last=2))
-    assert again.strip().splitlines()[-3:] == lines and "already exists" in again
+    assert again.strip().splitlines() == lines
+
+
+def versions(python: Path) -> dict[str, str]:
+    code = "from importlib import metadata\nfor d in metadata.distributions(): print(d.name, d.version)"
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    found = {}
+    for name, version in map(str.split, run.stdout.splitlines()):
+        found.setdefault(canonicalize_name(name), version)  # its own come first
+    return found
 
 
 @pytest.mark.slow
