@@ -112,8 +112,8 @@ def git(*words: str, work_tree: Path = ROOT, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def colab_python(tmp_path_factory) -> Path:
-    """A Python with Colab's notebook machinery, transformers, peft, datasets and numpy; the rest is ours, without
-    what Colab lacks."""
+    """A Python with Colab's notebook machinery, transformers, peft, datasets and numpy; the rest is ours, but
+    without what Colab lacks."""
     home = tmp_path_factory.mktemp("colab") / "venv"
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     python = home / "bin" / "python"
