@@ -58,7 +58,7 @@ def test_refreshing_from_the_list(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "numpy: 1.0 → 2.0.2" in said and "gone-package: 1 → gone" in said
     assert "trl: not there, setup() installs it" in said
-    assert "datasets 4.0.0: outside of <5,>=4.7, setup() replaces it" in said
+    assert "datasets 4.0.0: outside of <5,>=4.8.5, setup() replaces it" in said
     refresh.main(str(HERE / "pip-freeze-2026.01.txt"), "3.14")
     assert "Python 3.14" in refresh.FILE.read_text()
 

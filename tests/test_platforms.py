@@ -171,8 +171,8 @@ class TestPrepare:
 
     def test_what_is_held_is_never_asked_for(self, pip):
         pip.versions |= {"torch": "1.0", "numpy": "1.0", "datasets": "4.0.0", "trl": None}
-        wanted = ["torch>=2.8,<2.15", "numpy>=2.0", "datasets>=4.7,<5", "trl>=1.14.2,<1.15", "rich>=13"]
-        assert platforms.unmet(wanted) == ["datasets>=4.7,<5", "trl>=1.14.2,<1.15"]
+        wanted = ["torch>=2.8,<2.15", "numpy>=2.0", "datasets>=4.8.5,<5", "trl>=1.14.2,<1.15", "rich>=13"]
+        assert platforms.unmet(wanted) == ["datasets>=4.8.5,<5", "trl>=1.14.2,<1.15"]
 
     def test_what_was_loaded_and_replaced_asks_for_a_new_session(self, colab, pip, monkeypatch):
         monkeypatch.setattr(platforms, "course_root", lambda: ROOT)
