@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from notebook_runs import run_notebook, text
 
 import visdial_lab
 from visdial_lab import UserError, platforms
@@ -207,3 +208,15 @@ def test_requirements_leave_extras_out(monkeypatch):
 def test_the_notebooks_fetch_the_course_from_the_same_place():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"!git clone -q --depth 1 {platforms.REPOSITORY}\\n" in path.read_text(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["notebooks", ".", "notebooks/images", "elsewhere"])
+def test_the_setup_cell_from_anywhere(start, tmp_path, monkeypatch):
+    """In the notebook's folder (as Jupyter and VS Code do), in the course folder, deeper, and outside."""
+    monkeypatch.delenv("VISDIAL_LAB_ROOT", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # installed, that is
+    cwd = tmp_path if start == "elsewhere" else ROOT / start
+    said = text(run_notebook("01_data_exploration", Path("scenes"), tmp_path / "run", cwd, last=2))
+    assert len(said.strip().splitlines()) == 3 and "dialogs from data/scenes" in said
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]  # nothing was fetched
