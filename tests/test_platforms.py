@@ -110,10 +110,9 @@ class TestOwnMachine:
 
     def test_the_wrong_kernel_is_told_on_import(self):
         """A Python without any of the libraries, as VS Code may have chosen it."""
-        code = "import sys; sys.path.append('..')\nfrom visdial_lab import setup"
-        run = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code], cwd=ROOT / "notebooks", capture_output=True, text=True
-        )
+        code = "import sys; sys.path.append('')\nfrom visdial_lab import setup"
+        words = [sys.executable, "-I", "-S", "-c", code]
+        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
         last = run.stderr.strip().splitlines()[-1]
         assert last.startswith("visdial_lab.errors.UserError: the Python of this kernel") and "lacks" in last
 

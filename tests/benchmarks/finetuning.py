@@ -62,7 +62,9 @@ def main() -> None:
             call += ["--folder", str(place)]
             began = time.perf_counter()
             ran = subprocess.run(call, stdout=subprocess.PIPE, text=True)
-            lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
+            lines = [
+                line for line in ran.stdout.splitlines() if line.startswith('RESULT {"')
+            ]  # the first process's
             found = json.loads(lines[0].removeprefix("RESULT ")) if lines else {"failed": ran.returncode}
             results[variant] = found | {"process_seconds": time.perf_counter() - began}
             print(variant, json.dumps(results[variant]), file=sys.stderr, flush=True)
@@ -126,9 +128,7 @@ def one(options) -> dict:
     processor = load_processor(options.model)
     sample = rows[:: max(1, len(rows) // 64)]
     lengths = [token_count(processor, row["messages"]) for row in sample]
-    answers = (
-        1 if training.supervise == "last" else statistics.mean(len(row["messages"]) / 2 for row in sample)
-    )
+    answers = 1 if kind == "seed" else statistics.mean(len(row["messages"]) / 2 for row in sample)
     needed = sum(
         operations(options.model, length, config.peft.finetune_vision_layers, answers) for length in lengths
     )
