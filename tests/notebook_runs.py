@@ -19,8 +19,11 @@ def run_notebook(
     cwd: Path | None = None,
     kernel: str = "python3",
     last: int | None = None,
+    then: str = "",
 ) -> nbformat.NotebookNode:
     """Execute a notebook (or its code cells up to number `last`) in another profile and run folder.
+
+    then: code of a cell that is added behind the others.
 
     Raises nbclient's CellExecutionError, which shows the cell and its error.
     """
@@ -29,6 +32,8 @@ def run_notebook(
     parameters = f"PROFILE = {str(profile)!r}\nOUTPUT = {str(run)!r}\nIMAGE_ID = 1008"
     code[0].source = parameters
     notebook.cells = code[: last or len(code)]
+    if then:
+        notebook.cells.append(nbformat.v4.new_code_cell(then))
     client = NotebookClient(
         notebook,
         timeout=300,

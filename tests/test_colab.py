@@ -178,8 +178,8 @@ def colab(colab_python, github, tmp_path_factory):
     jupyter.setenv("JUPYTER_PATH", str(folder))
     kernel = kernel_at(colab_python, folder, env)
 
-    def run(name: str, last: int | None = None):
-        return run_notebook(name, profile, folder / "run", folder / "content", kernel, last)
+    def run(name: str, **options):
+        return run_notebook(name, profile, folder / "run", folder / "content", kernel, **options)
 
     yield run, folder / "content"
     jupyter.undo()
@@ -234,12 +234,43 @@ def versions(python: Path) -> dict[str, str]:
     return found
 
 
+# Every control of the notebook is moved, as a hand would, and what is then drawn is looked at.
+MOVE = """
+import ipywidgets
+
+everything = list(ipywidgets.Widget.widgets.values())
+pages = [widget for widget in everything if type(widget).__name__ == "HTML"]
+moved, wrong = 0, []
+for control in everything:
+    kind = type(control).__name__
+    if kind in ("IntSlider", "FloatSlider"):
+        values = [control.max, control.min]
+    elif kind in ("Dropdown", "ToggleButtons", "RadioButtons", "SelectionSlider"):
+        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+    elif kind in ("Checkbox", "ToggleButton"):
+        values = [not control.value]
+    elif kind in ("Text", "Textarea", "Combobox"):
+        values = ["", "is there a <b>dog</b>?"]
+    else:
+        continue
+    for value in values:
+        control.value = value
+        moved += 1
+        drawn = [page.value for page in pages if "role='alert'" in page.value]
+        wrong += [page for page in drawn if "UserError" not in page]  # that one is for the student to read
+print(f"moved {moved} times, wrong: {wrong}")
+"""
+
+
 @pytest.mark.slow
 def test_every_cell_of_every_notebook(colab):
-    """Widgets among them: each is made and stands beside its static picture."""
+    """Widgets among them: each is made, stands beside its static picture, and can be moved."""
     run, _ = colab
     for name in NOTEBOOKS:
-        notebook = run(name)
+        notebook = run(name, then=MOVE)
+        moved = re.search(r"moved (\d+) times, wrong: \[\]$", text(notebook).strip())
+        assert moved, text(notebook).strip().splitlines()[-1]
+        assert int(moved[1]) > 0 or not any(WIDGET in output.get("data", {}) for output in outputs(notebook))
         for output in outputs(notebook):
             assert output.output_type != "error"
             if WIDGET in output.get("data", {}):
