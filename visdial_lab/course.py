@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -85,8 +86,17 @@ def story(dialogs: Sequence, image_id: int) -> Any:
 def need(run: Path, name: str, notebook: str) -> Path:
     """A file or folder that an earlier notebook leaves in the run folder; UserError says which one to run."""
     if not (run / name).exists():
-        raise UserError(f"{portable(run / name)} is not there yet: run notebook {notebook} first")
+        how = _elsewhere(run, notebook) if hosted() else ""
+        raise UserError(f"{portable(run / name)} is not there yet: run notebook {notebook} first{how}")
     return run / name
+
+
+def _elsewhere(run: Path, notebook: str) -> str:
+    """How to run another notebook where each one that is opened gets a machine of its own."""
+    folder, made = course_root() / "notebooks", shlex.quote(portable(run))
+    names = [f"notebooks/{path.name} runs/{notebook}.ipynb" for path in folder.glob(f"{notebook}_*.ipynb")]
+    words = f"!papermill {''.join(names)} -p PROFILE {made}/config.yaml -p OUTPUT {made}"
+    return f". {hosted()} gives each notebook a machine of its own, so run it on this one:\n{words}"
 
 
 def manifest(
