@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from visdial_lab.platforms import REPOSITORY
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
 TOLD = [
@@ -18,7 +20,14 @@ TOLD = [
     *NAMES[3:],
 ]  # whose opening says where the story stands, and which have a cell to play with
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-SETUP = "from visdial_lab import setup\n\nconfig, run = setup(PROFILE, OUTPUT)"
+SETUP = """from importlib.util import find_spec
+
+if find_spec("visdial_lab") is None:  # Colab, Kaggle (with Internet on): fetch the course
+    !git clone -q --depth 1 https://github.com/visdial-lab/visdial-lab
+    %cd -q visdial-lab
+from visdial_lab import setup
+
+config, run = setup(PROFILE, OUTPUT)"""
 
 
 def read(name: str) -> dict:
@@ -59,19 +68,24 @@ def test_these_are_all_notebooks():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
 
-def test_size_is_what_a_reader_can_take(notebook):
+def test_size_is_what_a_reader_can_take(name, notebook):
     lines = [code_lines(cell) for cell in code_cells(notebook)]
     assert 35 <= len(notebook["cells"]) <= 55
     assert sum(lines) <= 250
     assert max(lines) <= 40
     assert statistics.median(lines) <= 6
-    assert 800 <= len(prose(notebook).split()) <= 1300
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= 600_000  # GitHub and Colab show it at once
+    badges = r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)"
+    assert 800 <= len(re.sub(badges, "", prose(notebook)).split()) <= 1300
 
 
 def test_opening_says_what_the_reader_needs(name, notebook):
     opening = source(notebook["cells"][0])
     assert opening.startswith(f"# {int(name[:2])} · ")
-    assert f"colab.research.google.com/github/visdial-lab/visdial-lab/blob/main/notebooks/{name}" in opening
+    page = f"{REPOSITORY}/blob/main/notebooks/{name}.ipynb"
+    at_github = page.removeprefix("https://github.com")
+    assert f"](https://colab.research.google.com/github{at_github})" in opening
+    assert f"](https://kaggle.com/kernels/welcome?src={page})" in opening
     for part in ("**Time and hardware.**", "**At the end you can**", "**Reads**", "**Writes**"):
         assert part in opening
     assert 3 <= opening.count("\n- ") <= 5
@@ -179,13 +193,30 @@ def test_nothing_that_strict_comparison_cannot_follow(notebook):
 
 
 def test_most_outputs_are_really_compared():
-    """Among code cells with output, at least 60 % have text that strict nbval compares."""
-    with_output = compared = 0
-    for name in NAMES:
-        for cell in code_cells(read(name)):
-            with_output += bool(cell["outputs"])
-            compared += is_compared(cell)
-    assert compared >= 0.6 * with_output > 0
+    """Among code cells with output, at least 60 % have text that strict nbval compares.
+
+    In 03 and 04 fewer: what a trained model says differs between processors, and so is not compared.
+    """
+    counts = {name: counted(read(name)) for name in NAMES}
+    table = "\n".join(
+        f"{name:20s} {n:2d} of {of:2d} compared: {n / of:.0%}" for name, (n, of) in counts.items()
+    )
+    print(table)
+    assert sum(n for n, _ in counts.values()) >= 0.6 * sum(of for _, of in counts.values()) > 0, table
+    for name, (n, of) in counts.items():
+        assert n >= (0.4 if name[:2] in ("03", "04") else 0.6) * of, table
+
+
+def counted(notebook: dict) -> tuple[int, int]:
+    """How many code cells are compared, and how many have output."""
+    shown = [cell for cell in code_cells(notebook) if cell["outputs"]]
+    return sum(map(is_compared, shown)), len(shown)
+
+
+def test_every_cell_is_run_by_nbval(notebook):
+    """The only tag for it is nbval-ignore-output: nbval-skip would not even run the cell."""
+    for cell in code_cells(notebook):
+        assert tags(cell) <= {"parameters", "nbval-ignore-output"}
 
 
 def is_compared(cell: dict) -> bool:
