@@ -36,7 +36,7 @@ write_json(run / "adapter" / "lab.json", notes)
 write_json(run / "history.json", [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.5}])
 read, wrote = ["records.jsonl"], ["adapter", "history.json"]""",
     "04_inference": """
-for name, rank in (("before", 40), ("after", 1), ("blind", 20)):
+for name, rank in (("before", 40), ("after", 1), ("blind", 20), ("forgetful", 10)):
     rows, answers = [], []
     for d in val:
         for t in d.rounds:
@@ -47,7 +47,9 @@ for name, rank in (("before", 40), ("after", 1), ("blind", 20)):
             answers.append({"image_id": d.image_id, "round_id": t.round_id, "answer": f"<i>{name}</i>"})
     write_json(run / f"predictions_{name}.json", rows)
     write_json(run / f"answers_{name}.json", answers)
-read, wrote = ["adapter"], [f"predictions_{name}.json" for name in ("before", "after", "blind")]""",
+read, wrote = ["adapter"], [
+    f"predictions_{name}.json" for name in ("before", "after", "blind", "forgetful")
+]""",
     "05_metrics": """
 made_from = hashlib.sha256((run / "predictions_after.json").read_bytes()).hexdigest()
 def one(mrr):
@@ -55,7 +57,9 @@ def one(mrr):
     return {"metrics": {"mrr": mrr, "ndcg": mrr}, "intervals": {"mrr": interval, "ndcg": interval}}
 runs = {"before": one(0.2), "after": one(0.6), "blind": one(0.3)}
 runs["oracle"] = {"metrics": {"mrr": 0.7, "ndcg": 1.0}}
+lost = {"mrr": {"difference": 0.2, "interval": [0.15, 0.25]}}
 counts = {"n_rounds": 12, "n_dense": 4, "runs": runs, "made_from": made_from}
+counts["after_minus"] = {"forgetful": lost}
 write_json(run / "metrics.json", one(0.6) | counts)
 read, wrote = ["predictions_after.json"], ["metrics.json"]""",
 }

@@ -109,6 +109,20 @@ class TestManifest:
         with pytest.raises(UserError, match="run notebook 03 first"):
             lab.need(run, "adapter", "03")
 
+    def test_on_colab_the_command_that_makes_it(self, tmp_path, monkeypatch):
+        """There every notebook that is opened has a machine of its own, with an empty run folder."""
+        (tmp_path / "notebooks").mkdir()
+        (tmp_path / "notebooks" / "03_qlora_finetuning.ipynb").touch()
+        monkeypatch.setenv("VISDIAL_LAB_ROOT", str(tmp_path))
+        monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+        monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
+        with pytest.raises(UserError) as error:
+            lab.need(tmp_path / "my run", "adapter", "03")
+        about, command = str(error.value).splitlines()
+        assert about.endswith("Colab gives each notebook a machine of its own, so run it on this one:")
+        made = "-p PROFILE 'my run'/config.yaml -p OUTPUT 'my run'"
+        assert command == f"!papermill notebooks/03_qlora_finetuning.ipynb runs/03.ipynb {made}"
+
 
 class TestScores:
     def scores(self, dialogs):

@@ -8,6 +8,7 @@ import pytest
 
 from visdial_lab import doctor
 from visdial_lab.cli import main
+from visdial_lab.errors import UserError
 
 
 @pytest.fixture
@@ -56,6 +57,32 @@ def test_libraries_that_are_missing_stop_nothing(needs, monkeypatch):
     checks = found(doctor.check_machine())
     assert checks["gpu"][0] is None and "memory" not in checks
     assert "no Jupyter kernel python3: pip install ipykernel" in checks["profile scenes"][2]
+
+
+def test_where_it_runs_is_said(needs, monkeypatch):
+    needs()
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20261101")
+    assert found(doctor.check_machine())["python"][1].endswith(", Colab")
+
+
+def test_the_sandbox_that_grading_would_use(needs, monkeypatch):
+    needs()
+    monkeypatch.setattr("visdial_lab.sandbox.choose", lambda: "bubblewrap")
+    assert found(doctor.check_machine())["grading"] == (True, "sandbox bubblewrap holds here", "")
+
+    def nothing_works():
+        raise UserError("no sandbox works here (unshare: it leaks). Install bubblewrap or podman. --unsafe …")
+
+    monkeypatch.setattr("visdial_lab.sandbox.choose", nothing_works)
+    good, text, advice = found(doctor.check_machine())["grading"]
+    assert good is None and text == "no sandbox works here (unshare: it leaks)." and "bubblewrap" in advice
+
+
+def test_without_namespaces_nothing_fails(needs, monkeypatch):
+    needs()
+    monkeypatch.setitem(sys.modules, "visdial_lab.sandbox", None)
+    assert found(doctor.check_machine())["grading"][:2] == (None, "no sandbox on this system")
 
 
 def test_the_command_prints_every_check_and_its_code_says_whether_the_course_runs(

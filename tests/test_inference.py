@@ -14,7 +14,7 @@ from visdial_lab.chat import dialog_messages, encode, pad
 from visdial_lab.errors import UserError
 from visdial_lab.inference import answer, answer_dialogs, answer_entries, parse_conversation
 from visdial_lab.models import load_model
-from visdial_lab.visdial import VisDial
+from visdial_lab.visdial import VisDial, without_history
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,14 @@ def test_blank_image_is_gray(loaded, dialogs):
     Image.new("RGB", (32, 24), (128, 128, 128)).save(gray)
     blind = answer_dialogs(*loaded, dialogs, blank_image=True)
     assert blind[0] == answer_dialogs(*loaded, [dataclasses.replace(dialogs[0], image_path=gray)])[0]
+
+
+def test_without_history_each_question_is_asked_as_the_first(loaded, dialogs):
+    cut = answer_dialogs(*loaded, dialogs, history=False)
+    alone = [answer_dialogs(*loaded, without_history(dialog)) for dialog in dialogs]
+    assert cut == [[text for [text] in own] for own in alone]
+    assert [len(texts) for texts in cut] == [len(dialog.rounds) for dialog in dialogs]
+    assert cut != answer_dialogs(*loaded, dialogs)
 
 
 def test_text_only_model_needs_no_picture(tmp_path, dialogs):

@@ -394,6 +394,19 @@ def test_the_test_split_cannot_be_evaluated_but_its_predictions_be_checked(tiny)
 # ---- two runs, and parts of one
 
 
+def test_runs_over_different_rounds_are_compared_on_those_that_both_have(tiny):
+    dialogs = list(VisDial.load(tiny, "val"))
+    rng = np.random.default_rng(0)
+    scores = [[rng.normal(size=100) for _ in dialog.rounds] for dialog in dialogs]
+    whole, part = metrics.round_values(dialogs, scores), metrics.round_values(dialogs[:2], scores[:2])
+    follow_ups = {name: column[whole["round_id"] > 1] for name, column in whole.items()}
+    ours, theirs = metrics.shared(follow_ups, part)
+    assert ours["dialog"].tolist() == theirs["dialog"].tolist() == [0, 0, 1, 1]
+    assert ours["round_id"].tolist() == [2, 3, 2, 3]
+    assert metrics.compare(ours, theirs)["mrr"]["difference"] == 0
+    assert [len(column) for column in metrics.shared(whole, whole)[1].values()] == [12] * len(whole)
+
+
 def test_a_paired_comparison_is_sharper_than_two_intervals(tiny):
     val = VisDial.load(make_dataset(tiny.parent / "more", dialogs=40))
     scores = noisy_scores(val)

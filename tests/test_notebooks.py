@@ -11,11 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from visdial_lab.platforms import REPOSITORY
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
-TOLD = NAMES[:2]  # whose opening says where the story stands, and which have a cell to play with
+TOLD = [
+    *NAMES[:2],
+    *NAMES[3:],
+]  # whose opening says where the story stands, and which have a cell to play with
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-SETUP = "from visdial_lab import setup\n\nconfig, run = setup(PROFILE, OUTPUT)"
+SETUP = """from importlib.util import find_spec
+
+if find_spec("visdial_lab") is None:  # Colab, Kaggle (with Internet on): fetch the course
+    !git clone -q --depth 1 https://github.com/visdial-lab/visdial-lab
+    %cd -q visdial-lab
+from visdial_lab import setup
+
+config, run = setup(PROFILE, OUTPUT)"""
 
 
 def read(name: str) -> dict:
@@ -56,19 +68,24 @@ def test_these_are_all_notebooks():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
 
-def test_size_is_what_a_reader_can_take(notebook):
+def test_size_is_what_a_reader_can_take(name, notebook):
     lines = [code_lines(cell) for cell in code_cells(notebook)]
     assert 35 <= len(notebook["cells"]) <= 55
     assert sum(lines) <= 250
     assert max(lines) <= 40
     assert statistics.median(lines) <= 6
-    assert 800 <= len(prose(notebook).split()) <= 1300
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= 600_000  # GitHub and Colab show it at once
+    badges = r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)"
+    assert 800 <= len(re.sub(badges, "", prose(notebook)).split()) <= 1300
 
 
 def test_opening_says_what_the_reader_needs(name, notebook):
     opening = source(notebook["cells"][0])
     assert opening.startswith(f"# {int(name[:2])} · ")
-    assert f"colab.research.google.com/github/visdial-lab/visdial-lab/blob/main/notebooks/{name}" in opening
+    page = f"{REPOSITORY}/blob/main/notebooks/{name}.ipynb"
+    at_github = page.removeprefix("https://github.com")
+    assert f"](https://colab.research.google.com/github{at_github})" in opening
+    assert f"](https://kaggle.com/kernels/welcome?src={page})" in opening
     for part in ("**Time and hardware.**", "**At the end you can**", "**Reads**", "**Writes**"):
         assert part in opening
     assert 3 <= opening.count("\n- ") <= 5
@@ -111,10 +128,11 @@ def test_the_story_and_a_cell_to_play_with(notebook):
     opening = source(notebook["cells"][0])
     assert len(re.findall(r"^\*\*The story\.\*\* .*\b1008\b.*\bnotebook 0\d\b.*$", opening, re.M)) == 1
     shown = [output.get("data", {}) for cell in code_cells(notebook) for output in cell["outputs"]]
-    (played,) = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
-    page = "".join(played["text/html"])
-    assert "alt=" in page or "token" in page
-    assert "<script" not in page and "<style" not in page
+    played = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
+    assert played
+    for page in ("".join(data["text/html"]) for data in played):
+        assert any(word in page for word in ("alt=", "token", "NDCG"))
+        assert "<script" not in page and "<style" not in page
 
 
 def test_the_file_is_small_enough_for_every_viewer(name):
@@ -127,6 +145,12 @@ def test_the_dialog_that_the_prose_tells_about(scenes):
     dialog = VisDial.load(scenes, "val").by_id(1008)
     assert [dialog.rounds[n].question for n in (5, 9)] == ["what about the girl", "what about the snowman"]
     assert [dialog.rounds[n].answer for n in (5, 9)] == ["red", "near the middle"]
+    drawn = {
+        5: ("red", "it is red", "it is blue", "it's red"),
+        9: ("in the middle", "in the center", "middle"),
+    }
+    assert all(option in dialog.rounds[n].options for n, own in drawn.items() for option in own)
+    assert [turn.round_id for turn in dialog.rounds if turn.relevance] == [3]
     examples = VisDial.load(scenes, "val")[:8]  # what the report shows
     assert 1008 in [other.image_id for other in examples]
 
@@ -169,13 +193,30 @@ def test_nothing_that_strict_comparison_cannot_follow(notebook):
 
 
 def test_most_outputs_are_really_compared():
-    """Among code cells with output, at least 60 % have text that strict nbval compares."""
-    with_output = compared = 0
-    for name in NAMES:
-        for cell in code_cells(read(name)):
-            with_output += bool(cell["outputs"])
-            compared += is_compared(cell)
-    assert compared >= 0.6 * with_output > 0
+    """Among code cells with output, at least 60 % have text that strict nbval compares.
+
+    In 03 and 04 fewer: what a trained model says differs between processors, and so is not compared.
+    """
+    counts = {name: counted(read(name)) for name in NAMES}
+    table = "\n".join(
+        f"{name:20s} {n:2d} of {of:2d} compared: {n / of:.0%}" for name, (n, of) in counts.items()
+    )
+    print(table)
+    assert sum(n for n, _ in counts.values()) >= 0.6 * sum(of for _, of in counts.values()) > 0, table
+    for name, (n, of) in counts.items():
+        assert n >= (0.4 if name[:2] in ("03", "04") else 0.6) * of, table
+
+
+def counted(notebook: dict) -> tuple[int, int]:
+    """How many code cells are compared, and how many have output."""
+    shown = [cell for cell in code_cells(notebook) if cell["outputs"]]
+    return sum(map(is_compared, shown)), len(shown)
+
+
+def test_every_cell_is_run_by_nbval(notebook):
+    """The only tag for it is nbval-ignore-output: nbval-skip would not even run the cell."""
+    for cell in code_cells(notebook):
+        assert tags(cell) <= {"parameters", "nbval-ignore-output"}
 
 
 def is_compared(cell: dict) -> bool:

@@ -76,7 +76,8 @@ def test_starting_imports_nothing_heavy(command):
 def test_modules_import_one_way():
     """The order of the README's module map; a module imports only from those before it."""
     order = [
-        *("errors", "progress", "files", "exercises", "config", "course", "journal", "reading", "visdial"),
+        *("errors", "progress", "files", "platforms", "exercises", "config", "course", "journal", "reading"),
+        "visdial",
         *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher"),
         *("generation", "api_prompt", "api_client", "api_data", "models", "decoding", "inference", "forest"),
         *("decoder", "ranking", "reminding", "predictions", "export", "backends", "training_data"),
@@ -85,6 +86,7 @@ def test_modules_import_one_way():
             "finetune",
             "plots",
             "diagrams",
+            "ranking_diagrams",
             "views",
             "widgets",
             "api_page",
@@ -92,7 +94,7 @@ def test_modules_import_one_way():
             "report",
             "pipeline",
         ),
-        *("doctor", "executor", "walls", "sandbox", "submissions", "problem_sets", "scoring", "release"),
+        *("executor", "walls", "sandbox", "doctor", "submissions", "problem_sets", "scoring", "release"),
         *("similarity", "feedback", "gradebook", "grading", "cli_models", "cli_generate", "cli_grading"),
         "cli",
     ]

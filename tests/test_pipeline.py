@@ -258,6 +258,8 @@ def test_the_report_tells_the_runs_own_numbers_and_needs_nothing_else(finished):
     assert "<h1>In 75 seconds on a CPU, MRR rose from 0.20 to 0.60</h1>" in page
     assert "80% of the gap closed" in page and "50% of the gap closed" in page  # MRR and NDCG
     assert "do not overlap for MRR and NDCG" in page
+    assert "what the history is worth" in page and "+0.150 to +0.250" in page
+    assert "what the picture is worth" not in page, "nobody compared after with blind"
     assert len(page) < 3_000_000
     outside = re.findall(r"""(?:src|href)=["'](?!data:)([^"']*)|url\(|@import|<script|<link""", page)
     assert not outside

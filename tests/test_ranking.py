@@ -12,12 +12,13 @@ import torch
 from reference_ranking import cached_prefix, naive
 
 from visdial_lab import ranking
+from visdial_lab.chat import answer_ids
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
 from visdial_lab.models import load_base_for_training, load_model, load_processor
 from visdial_lab.ranking import iter_scores, score_dialogs
-from visdial_lab.visdial import Dialog, Round, VisDial
+from visdial_lab.visdial import Dialog, Round, VisDial, without_history
 
 WORDS = [
     "red",
@@ -92,6 +93,53 @@ def test_agrees_with_naive_and_cached_prefix(seeing, tmp_path):
     assert_same(ours, cached_prefix(*seeing, dialog))
 
 
+def test_without_history_each_round_is_as_a_dialog_of_its_own(seeing, blind, tmp_path):
+    for loaded, rounds in ((seeing, 4), (blind, 3), (seeing, 1)):
+        dialog = some_dialog(tmp_path, 30 + rounds, rounds=rounds)
+        [cut], [whole] = score_dialogs(*loaded, [dialog], history=False), score_dialogs(*loaded, [dialog])
+        alone = score_dialogs(*loaded, without_history(dialog))
+        assert_same(cut, [row for [row] in alone])
+        firsts = [dataclasses.replace(turn, round_id=1) for turn in dialog.rounds]
+        firsts = [dataclasses.replace(dialog, rounds=(turn,)) for turn in firsts]
+        assert_same(cut, [row for one in firsts for row in naive(*loaded, one)])
+        np.testing.assert_allclose(cut[0], whole[0], atol=1e-4)  # nothing stood before the first round
+        assert rounds == 1 or np.abs(cut[-1] - whole[-1]).max() > 0.01
+
+
+def test_without_history_in_reminder_style_and_by_the_mean(seeing, tmp_path):
+    dialog = some_dialog(tmp_path, 31)
+    said = [f"<reminder>red {n}</reminder> dog" for n in range(len(dialog.rounds))]
+    for options in ({}, {"length_normalised": True}):
+        [cut] = score_dialogs(*seeing, [dialog], history=False, said=[said], **options)
+        alone = score_dialogs(*seeing, without_history(dialog), said=[[text] for text in said], **options)
+        np.testing.assert_allclose(cut, [row for [row] in alone], atol=1e-4)
+
+
+def test_without_history_a_round_at_fault_is_named(seeing, tmp_path):
+    dialog = some_dialog(tmp_path, 32)
+    empty = dataclasses.replace(dialog.rounds[2], question=" ")
+    spoilt = dataclasses.replace(dialog, rounds=(*dialog.rounds[:2], empty, dialog.rounds[3]))
+    with pytest.raises(UserError, match="dialog 32: question 3"):
+        score_dialogs(*seeing, [spoilt], history=False)
+
+
+def test_dialogs_read_by_threads_are_scored_as_by_one(seeing, tmp_path):
+    import torch
+
+    dialogs = [some_dialog(tmp_path, 40 + n) for n in range(5)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = score_dialogs(*seeing, dialogs)
+        torch.set_num_threads(3)
+        together = score_dialogs(*seeing, dialogs)
+        assert torch.get_num_threads() == 3, "as it was found"
+    finally:
+        torch.set_num_threads(before)
+    for ours, expected in zip(together, alone, strict=True):
+        assert_same(ours, expected)
+
+
 def test_window_is_shorter_than_the_trunk_and_matters(seeing, tmp_path):
     """The tests above only mean something if a sliding window cuts off part of the dialog."""
     model, processor = seeing
@@ -128,7 +176,7 @@ def test_ragged_batch_in_one_go(seeing, tmp_path, monkeypatch):
 def test_candidates_from_one_to_fifty_tokens(seeing, tmp_path):
     options = (*("yes" + " no" * extra for extra in (0, 1, 2, 5, 9, 24, 48)), "it is" + " red dog" * 9)
     dialog = with_options(some_dialog(tmp_path, 20), options)
-    lengths = [len(ids) - 1 for ids in ranking.answer_ids(seeing[1], options)]
+    lengths = [len(ids) - 1 for ids in answer_ids(seeing[1], options)]
     assert min(lengths) == 1 and max(lengths) >= 49
     [ours] = score_dialogs(*seeing, [dialog])
     assert_same(ours, naive(*seeing, dialog))
@@ -172,7 +220,7 @@ def test_length_normalised_is_the_mean(seeing, tmp_path):
     dialog = some_dialog(tmp_path, 25)
     [summed] = score_dialogs(*seeing, [dialog])
     [mean] = score_dialogs(*seeing, [dialog], length_normalised=True)
-    lengths = [len(ids) for ids in ranking.answer_ids(seeing[1], dialog.rounds[0].options)]
+    lengths = [len(ids) for ids in answer_ids(seeing[1], dialog.rounds[0].options)]
     np.testing.assert_allclose(mean[0] * lengths, summed[0])
 
 
@@ -296,7 +344,7 @@ def test_random_models_dialogs_and_pieces(seeing, blind, tmp_path, monkeypatch):
         rng = random.Random(seed)
         model, processor = random_model(rng, seeing, blind)
         dialogs = [random_dialog(rng, tmp_path, 10 * seed + n) for n in range(rng.randint(1, 3))]
-        monkeypatch.setattr(ranking, "_ROW", rng.choice([1, 8, 40, 256]))
+        monkeypatch.setattr(ranking, "_ROW", {"cpu": rng.choice([1, 8, 40, 256])})
         monkeypatch.setattr(ranking, "_LOGITS", rng.choice([1, 3000, 2**26]))
         monkeypatch.setitem(ranking._ENOUGH, "cpu", rng.choice([1, 64, 512, 10**6]))
         for dialog, ours in zip(dialogs, score_dialogs(model, processor, dialogs), strict=True):
@@ -369,6 +417,8 @@ def out_of_memory_beyond(monkeypatch, dialogs, tokens):
         return read(model, processor, forests, at_once, fast)
 
     monkeypatch.setattr(ranking, "_read", limited)
+    monkeypatch.setattr(ranking, "_READERS", 1)  # as on a GPU
+    monkeypatch.setitem(ranking._ROW, "cpu", 256)
     monkeypatch.setitem(ranking._ENOUGH, "cpu", 4096)
     return tries
 

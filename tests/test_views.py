@@ -1,8 +1,10 @@
 """Views: what is shown, in which order, escaped, and self-contained."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from visdial_lab import plots, views
@@ -101,6 +103,67 @@ def test_the_colour_of_a_rank():
     grounds = re.findall(r"rgba\([^)]*,\.24\)", card)
     assert len(grounds) == 7 and len(set(grounds)) == 4
     assert grounds[1] == grounds[2] and grounds[3] == grounds[4] and grounds[5] == grounds[6]
+
+
+def test_a_chat_stands_side_by_side_and_is_escaped(dialog):
+    columns = {"before": [("is it?", NASTY)], "after": [("is it?", "yes"), (NASTY, "no")], "mine": []}
+    card = views.chat_card(dialog, columns, problem=NASTY)
+    Balanced(card)
+    assert "<script" not in card
+    said = text_of(card)
+    assert said.index("the base model") < said.index("fine-tuned with QLoRA") < said.index("mine")
+    assert said.count("nothing asked yet") == 1 and card.count('role="alert"') == 1
+    assert 'aria-label="conversation with after"' in card
+    assert 'role="alert"' not in views.chat_card(dialog, {"after": [("a", "b")]})
+
+
+ROUND = Round(6, "what about <it>", "red & blue", ("on", "off", "red & blue", "far", NASTY), 2, None)
+
+
+def rows_of(card):
+    return [re.sub(r"[|\s]+", " ", text_of(row)).strip() for row in card.split('role="listitem"')[1:]]
+
+
+def test_a_ranking_shows_the_best_and_the_human_answer():
+    card = views.ranking_card(ROUND, {"after": np.array([3.0, 2.0, 1.0, 4.0, 0.0])}, top=2)
+    Balanced(card)
+    assert "<script" not in card and "&lt;it&gt;" in card
+    best, second, human = rows_of(card)
+    assert "#1 far" in best and "#2 on" in second and "#4 red &amp; blue ✓" in human
+    assert "▲" not in card and card.count("1px dashed") == 1, "there is a gap before the human answer"
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", card)]
+    assert widths == sorted(widths, reverse=True) and sum(widths) < 100
+
+
+def test_a_ranking_that_changed_says_how_far_things_moved():
+    usual = {"after": np.array([1.0, 2.0, 5.0, 4.0, 3.0])}
+    now = {"after": np.array([5.0, 2.0, 1.0, 4.0, 3.0])}
+    card = views.ranking_card(ROUND, now, usual, changed="no <picture>", top=4)
+    Balanced(card)
+    rows = rows_of(card)
+    assert "▲4" in rows[0] and 'aria-label="up 4"' in card and "▼4" in rows[-1]
+    assert "▲" not in rows[1] and "▼" not in rows[1], "that one stayed"
+    said = re.sub(r"[|\s]+", " ", text_of(card))
+    assert "human answer at #5 else #1" in said and "no &lt;picture&gt;" in card
+
+
+def test_two_metrics_of_one_ranking():
+    turn = dataclasses.replace(ROUND, relevance=(0.5, 0.0, 1.0, 1.0, 0.0))
+    card = views.two_metrics_card(turn, [1, 3, 5, 2, 4])
+    Balanced(card)
+    assert "<script" not in card
+    gained, possible = 0.5 + 1 / np.log2(3), 1 + 1 / np.log2(3) + 0.25
+    assert f"NDCG |{gained / possible:.2f}" in text_of(card) and "reciprocal rank |0.20" in text_of(card)
+    rows = rows_of(card)
+    places = [re.search(r"#\d", row)[0] for row in rows]
+    assert places == ["#1", "#2", "#3", "#4", "#5"], "the places that count, the next, and the human's"
+    assert "✓" in rows[-1] and "relevance 1" in rows[-1]
+
+
+def test_a_run_on_fewer_rounds_says_so():
+    runs = {"after": result(0.6) | {"n_rounds": 1500}, "blind": result(0.4) | {"n_rounds": 500}}
+    assert "on 500 of the 1,500 rounds" in text_of(views.metric_table(runs | {"oracle": result(0.7)}))
+    assert "of the" not in text_of(views.metric_table({"after": result(0.6)}))
 
 
 def test_tokens_that_carry_loss_stand_out():

@@ -34,7 +34,13 @@ __all__ = sorted(_HOME)
 def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'visdial_lab' has no attribute {name!r}")
-    value = getattr(import_module(f"visdial_lab.{_HOME[name]}"), name)
+    try:
+        module = import_module(f"visdial_lab.{_HOME[name]}")
+    except ModuleNotFoundError as error:  # most likely a notebook with another Python's kernel
+        from visdial_lab.platforms import lacks
+
+        raise lacks(error.name) from None
+    value = getattr(module, name)
     globals()[name] = value  # the next access does not come here any more
     return value
 

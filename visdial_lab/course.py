@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from visdial_lab.files import (
     write_json,
     write_text,
 )
+from visdial_lab.platforms import hosted, prepare
 
 
 def setup(profile: str = "scenes", output: str | Path | None = None, **overrides: Any) -> tuple[Config, Path]:
@@ -33,13 +35,16 @@ def setup(profile: str = "scenes", output: str | Path | None = None, **overrides
     profile: a profile's name or the path of a YAML file. output: the run folder (empty or None = the
     profile's own); a relative one counts from the course folder, wherever the notebook lies.
     overrides: dotted config keys, as setup(PROFILE, **{"training.max_steps": 20}).
-    Returns (config, run folder); the config as used is in the run folder's config.yaml.
-    Raises UserError for a parameter of the wrong type (papermill checks none) and a mistake in the profile.
+    On Colab and Kaggle what is missing is fetched first. Returns (config, run folder); the config as used is
+    in the run folder's config.yaml.
+    Raises UserError for a parameter of the wrong type (papermill checks none), a mistake in the profile and a
+    library that is missing on one's own machine.
     """
     if not isinstance(profile, (str, Path)):
         raise UserError(f"PROFILE should be the name or path of a profile, is {shown(profile)}")
     if output is not None and not isinstance(output, (str, Path)):
         raise UserError(f"OUTPUT should be a folder (or empty for the profile's own), is {shown(output)}")
+    prepare()
     config = load_config(profile, overrides)
     run = course_root() / Path(output or config.notebooks.output_dir).expanduser()
     write_text(run / "config.yaml", config_to_yaml(config))
@@ -60,8 +65,9 @@ def _report(config: Config, run: Path) -> str:
     packages = " · ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     bits = " in 4 bits" if config.model.load_in_4bit else ""
+    place = f" · {hosted()}" if hosted() else ""
     return (
-        f"VisDial Lab {__version__} · Python {platform.python_version()} · {packages}\n"
+        f"VisDial Lab {__version__}{place} · Python {platform.python_version()} · {packages}\n"
         f"profile {config.name}: {config.model.name}{bits} on {device}, dialogs from {config.data.root}\n"
         f"results go to {portable(run)}"
     )
@@ -80,8 +86,17 @@ def story(dialogs: Sequence, image_id: int) -> Any:
 def need(run: Path, name: str, notebook: str) -> Path:
     """A file or folder that an earlier notebook leaves in the run folder; UserError says which one to run."""
     if not (run / name).exists():
-        raise UserError(f"{portable(run / name)} is not there yet: run notebook {notebook} first")
+        how = _elsewhere(run, notebook) if hosted() else ""
+        raise UserError(f"{portable(run / name)} is not there yet: run notebook {notebook} first{how}")
     return run / name
+
+
+def _elsewhere(run: Path, notebook: str) -> str:
+    """How to run another notebook where each one that is opened gets a machine of its own."""
+    folder, made = course_root() / "notebooks", shlex.quote(portable(run))
+    names = [f"notebooks/{path.name} runs/{notebook}.ipynb" for path in folder.glob(f"{notebook}_*.ipynb")]
+    words = f"!papermill {''.join(names)} -p PROFILE {made}/config.yaml -p OUTPUT {made}"
+    return f". {hosted()} gives each notebook a machine of its own, so run it on this one:\n{words}"
 
 
 def manifest(

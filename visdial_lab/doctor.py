@@ -9,7 +9,9 @@ from importlib import metadata
 from typing import Any
 
 from visdial_lab.config import Config, load_config, profile_names
+from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
+from visdial_lab.platforms import hosted
 
 Check = tuple[str, bool | None, str, str]  # name, good (None = only to be known), what was found, advice
 
@@ -21,14 +23,17 @@ def check_machine() -> list[Check]:
 
     Versions are compared with the ranges that the package declares, which are the tested ones.
     """
-    checks = [*_packages(), *_hardware(), *(_profile(load_config(name)) for name in profile_names())]
+    profiles = (_profile(load_config(name)) for name in profile_names())
+    checks = [*_packages(), *_hardware(), *profiles, _sandbox()]
     return [(name, good, found, "" if good else advice) for name, good, found, advice in checks]
 
 
 def _packages() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
-    yield "python", None, f"{platform.python_version()} on {platform.system()} {platform.machine()}", ""
+    place = f", {hosted()}" if hosted() else ""
+    machine = f"{platform.python_version()} on {platform.system()} {platform.machine()}{place}"
+    yield "python", None, machine, ""
     try:
         wanted = [Requirement(line) for line in metadata.requires("visdial-lab") or ()]
     except metadata.PackageNotFoundError:
@@ -86,3 +91,16 @@ def _profile(config: Config) -> Check:
     bad = False if config.name == "scenes" else None  # the profile that runs everywhere
     found = "does not run here yet" if gaps else "runs here"
     return f"profile {config.name}", not gaps or bad, found, "; ".join(gaps)
+
+
+def _sandbox() -> Check:
+    """The wall that `visdial-lab grade` would run strangers' notebooks behind: tried, as grading tries it."""
+    try:
+        from visdial_lab.sandbox import choose
+
+        return "grading", True, f"sandbox {choose()} holds here", ""
+    except UserError as error:
+        advice = "only graders need one: apt-get install bubblewrap, or podman"
+        return "grading", None, str(error).partition(" Install ")[0], advice
+    except ImportError:  # Windows has no namespaces, and no module for limits
+        return "grading", None, "no sandbox on this system", "only graders need one: use Linux"

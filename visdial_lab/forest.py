@@ -11,6 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from visdial_lab.chat import (
+    answer_ids,
+    dialog_messages,
+    encode,
+    input_image,
+    pass_reminders,
+    prompt_ids,
+    said_fields,
+)
+from visdial_lab.errors import UserError
+from visdial_lab.visdial import Dialog, without_history
+
+Known = dict[tuple[str, bool], list[int]]  # (an option, does it stand behind a reminder?) → token ids
+
 
 @dataclasses.dataclass
 class Forest:
@@ -29,13 +43,88 @@ class Forest:
     depth: np.ndarray  # [nodes] 0 for a root
     inner: np.ndarray  # nodes with children, without roots, branch by branch: those that a model reads
     branches: np.ndarray  # how many inner nodes each branch has: all that follow one first token of a round
-    paths: np.ndarray  # [candidates, longest] the nodes of each, first token to <end_of_turn>, then zeros
+    paths: np.ndarray  # [candidates, longest] the nodes of each, first token to <end_of_turn>; else zeros
     lengths: np.ndarray  # [candidates] tokens of each
 
     @property
     def size(self) -> int:
         """How many tokens a model reads for it."""
         return len(self.trunk["input_ids"]) + len(self.inner)
+
+
+def grow(
+    processor: Any,
+    dialog: Dialog,
+    said: Sequence[str],
+    limit: int,
+    known: Known,
+    blank_image: bool = False,
+    history: bool = True,
+) -> Forest:
+    """The forest of a dialog. Raises UserError naming dialog, round and option of what is wrong.
+
+    said: what the model says in each round, for its reminders. limit: how many tokens it reads.
+    known: token ids of options met before; in VisDial the same answers come again and again.
+    history: False makes a trunk of picture and caption alone, and each round's question a part of its tree.
+    """
+    reminders = [said_fields(text).get("reminder") for text in said]
+    image = input_image(processor, dialog, blank_image)
+    asked: list[list[int]] = [[] for _ in dialog.rounds]  # what stands between trunk and candidates
+    if history:
+        messages = dialog_messages(dialog, len(dialog.rounds), reminders)
+        trunk = encode(processor, messages, image, add_generation_prompt=True)
+        starts = pass_reminders(processor, trunk, reminders)
+    else:
+        trunk, asked = _apart(processor, dialog, image, reminders)
+        starts = [len(trunk["input_ids"])] * len(dialog.rounds)
+    places = [place for place, turn in enumerate(dialog.rounds) if turn.options is not None]
+    options = [dialog.rounds[place].options for place in places]
+    for place, texts in zip(places, options, strict=True):
+        for option, text in enumerate(texts):
+            if not text.strip():
+                where = f"dialog {dialog.image_id}, round {place + 1}"
+                raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
+    recalled = [reminders[place] is not None for place in places]
+    needed = {(text, own) for texts, own in zip(options, recalled, strict=True) for text in texts}
+    for behind in (False, True):
+        new = sorted(text for text, own in needed - known.keys() if own == behind)
+        ids = answer_ids(processor, new, behind) if new else []
+        known.update(zip(((text, behind) for text in new), ids, strict=True))
+    candidates = [
+        [asked[place] + known[text, own] for text in texts]
+        for place, texts, own in zip(places, options, recalled, strict=True)
+    ]
+    forest = plant(candidates, np.array(starts, dtype=int)[places] - 1, trunk, places)
+    before = np.repeat([len(asked[place]) for place in places], [len(own) for own in candidates])
+    forest.paths[np.arange(forest.paths.shape[1]) < before[:, None]] = 0  # a question is read, not scored
+    forest.lengths = forest.lengths - before
+    last = forest.roots[forest.tree] + forest.depth  # position of each node
+    if last.max(initial=0) >= limit:
+        place = places[forest.tree[last.argmax()]]
+        where = f"dialog {dialog.image_id}, round {place + 1}"
+        raise UserError(f"{where}: {last.max() + 1} tokens, the model reads {limit}")
+    return forest
+
+
+def _apart(
+    processor: Any, dialog: Dialog, image: Any, reminders: Sequence[str | None]
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """(what the prompts of all rounds begin with, the rest of each), when no round knows those before it."""
+    import torch
+
+    dialog_messages(dialog, len(dialog.rounds))  # it names the round in which something is wrong
+    alone, prompts = [dialog_messages(one, 1) for one in without_history(dialog)], []
+    for messages, reminder in zip(alone, reminders, strict=True):
+        ids = torch.tensor(prompt_ids(processor, messages))
+        prompt = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+        pass_reminders(processor, prompt, [reminder])
+        prompts.append(prompt["input_ids"].tolist())
+    columns = zip(*prompts, strict=False)  # token by token, as long as all prompts have one
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    trunk = encode(processor, alone[0], image, add_generation_prompt=True)
+    for name in ("input_ids", "token_type_ids", "supervised"):
+        trunk[name] = trunk[name][:shared]
+    return trunk, [ids[shared:] for ids in prompts]
 
 
 def plant(
@@ -139,3 +228,13 @@ def lay_out(forests: Sequence[Forest], length: int, width: int) -> Rows:
         nodes[order],
         states[order],
     )
+
+
+def visible(rows: Rows, length: int) -> np.ndarray:
+    """What each token of the rows may attend to, bool [R, N, length + N]: the trunk up to its root, its
+    ancestors and itself. To look at; `ranking` makes the same on the model's device.
+    """
+    count, width = rows.ids.shape
+    branches = np.zeros((count, width, width), dtype=bool)
+    np.put_along_axis(branches, rows.ancestors, True, axis=2)
+    return np.concatenate([np.arange(length) <= rows.roots[..., None], branches], axis=2)

@@ -10,7 +10,7 @@ from visdial_lab.decoding import check_length, cut, generate, read, read_on
 from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import answer_style, evaluating, load_model, sees
-from visdial_lab.visdial import Dialog
+from visdial_lab.visdial import Dialog, without_history
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -218,6 +218,7 @@ def answer_dialogs(
     dialogs: Sequence[Dialog],
     max_new_tokens: int = 16,
     blank_image: bool = False,
+    history: bool = True,
     batch_size: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -226,7 +227,8 @@ def answer_dialogs(
 ) -> list[list[str]]:
     """For each dialog, the model's answer to each round, given the rounds before it as the people had them.
 
-    blank_image: answer from a gray picture, to see what guessing without looking gives.
+    blank_image: answer from a gray picture, to see what guessing without looking gives. history: False keeps
+    the rounds before from it.
     batch_size: dialogs answered at once. progress(done, total) is called after each batch, in dialogs.
     seed, style and decoding (temperature, top_p): as for `answer`.
     """
@@ -240,8 +242,10 @@ def answer_dialogs(
     decoding |= {"every_round": True, "max_new_tokens": max_new_tokens}
     answers: list[list[str]] = []
     for start in range(0, len(dialogs), batch_size):
-        chosen = [conversation(dialog) for dialog in dialogs[start : start + batch_size]]
-        answers += _reply(model, processor, chosen, style, seed=seed + start, **decoding)
+        batch = dialogs[start : start + batch_size]
+        asked = [conversation(one) for d in batch for one in ([d] if history else without_history(d))]
+        said = iter(_reply(model, processor, asked, style, seed=seed + start, **decoding))
+        answers += [next(said) if history else [next(said)[0] for _ in d.rounds] for d in batch]
         progress(len(answers), len(dialogs))
     return answers
 

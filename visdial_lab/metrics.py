@@ -198,6 +198,19 @@ def summarise(
     }
 
 
+def shared(
+    values: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The rows of both (`round_values` on the same dialogs) whose round the other has too, for `compare`."""
+    found = []
+    for own, their in ((values, others), (others, values)):
+        there = set(zip(*(their[key].tolist() for key in _KEYS), strict=True))
+        keys = zip(*(own[key].tolist() for key in _KEYS), strict=True)
+        keep = np.array([key in there for key in keys], dtype=bool)
+        found.append({name: column[keep] for name, column in own.items()})
+    return found[0], found[1]
+
+
 def compare(
     values: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray], **bootstrap: Any
 ) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,10 @@ STEPS = {  # what can be skipped → the notebook's number and the files that la
     "exploration": ("01", ()),
     "generation": ("02", ("records.jsonl",)),
     "training": ("03", ("adapter", "history.json")),
-    "inference": ("04", ("predictions_before.json", "predictions_after.json", "predictions_blind.json")),
+    "inference": (
+        "04",
+        tuple(f"predictions_{name}.json" for name in ("before", "after", "blind", "forgetful")),
+    ),
     "evaluation": ("05", ("metrics.json",)),
 }
 _OURS = re.compile(  # everything that a run folder holds; --no-resume removes these and nothing else

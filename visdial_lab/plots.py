@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT, GRID = "#2b303a", "#9aa3b2", "#e6e9ee"
-ACCENT, ORANGE, GREEN = "#2f6fde", "#e08e45", "#3a9d6e"
+ACCENT, ORANGE, GREEN, PURPLE = "#2f6fde", "#e08e45", "#3a9d6e", "#8e6bbf"
 RUNS = {  # each run in the order of tables: its colour in every figure and table, and what it means
     "random": ("#d5d9e0", "all candidates in random order"),
     "position only": ("#ccd1da", "by place in the list, which in VisDial leaks popularity"),
@@ -24,6 +24,7 @@ RUNS = {  # each run in the order of tables: its colour in every figure and tabl
     "question prior": ("#b0b8c6", "the commonest answers to questions that begin alike"),
     "before": ("#8d99ae", "the base model, not fine-tuned"),
     "blind": (ORANGE, "fine-tuned, but shown a gray picture"),
+    "forgetful": (PURPLE, "fine-tuned, but not shown the rounds before"),
     "after": (ACCENT, "fine-tuned with QLoRA"),
     "this run": (ACCENT, ""),
     "oracle": (GREEN, "knows what is in the scene, not which wording this person chose"),

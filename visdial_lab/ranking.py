@@ -8,24 +8,18 @@ the trunk up to its round's question, to its own ancestors and to itself, at the
 in its own dialog.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visdial_lab.chat import (
-    answer_ids,
-    dialog_messages,
-    encode,
-    input_image,
-    pad,
-    pass_reminders,
-    said_fields,
-)
+from visdial_lab.chat import pad
 from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
 from visdial_lab.errors import UserError
-from visdial_lab.forest import Forest, Rows, lay_out, plant
+from visdial_lab.forest import Forest, Known, Rows, grow, lay_out
 from visdial_lab.models import evaluating
 from visdial_lab.visdial import Dialog
 
@@ -34,12 +28,12 @@ if TYPE_CHECKING:
 
 Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
 OnBad = Callable[[int, UserError], None]
-Known = dict[tuple[str, bool], list[int]]  # (an option, does it stand behind a reminder?) → token ids
 
 _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
-_ROW = 256  # tokens in a row of branches: longer ones waste attention, shorter ones repeat the trunk
+_ROW = {"cpu": 96, "cuda": 256}  # tokens in a row of branches: long rows waste attention, short repeat trunks
 _WORTH_COMPILING = 100  # dialogs: fewer are ranked before the kernels would be ready
+_READERS = 4  # dialogs read side by side on the CPU: each takes a piece of _LOGITS
 _WORKERS = 4  # processes that read pictures and build trees while a GPU computes
 
 
@@ -69,6 +63,7 @@ def iter_scores(
     dialogs: Sequence[Dialog],
     *,
     blank_image: bool = False,
+    history: bool = True,
     length_normalised: bool = False,
     memory_gb: float | None = None,
     on_bad: OnBad | None = None,
@@ -78,13 +73,16 @@ def iter_scores(
 
     said: of a model in reminder style, what it says in each round (`inference.answer_dialogs`). A candidate
     is then scored behind the model's own reminder of that round; the history holds its own reminders too.
-    blank_image: score with a gray picture. length_normalised: mean instead of sum over the tokens.
+    blank_image: score with a gray picture. history: False scores every round as if it were the dialog's
+    first (`visdial.without_history`), still with one reading.
+    length_normalised: mean instead of sum over the tokens.
     memory_gb: GiB to use on the GPU beside the weights (None = all that are free). It decides how much is
     computed at once; if it runs out all the same, half as much is tried.
     A model in training mode is put into evaluation mode (no dropout) meanwhile.
     Raises UserError for a missing or damaged picture, an empty candidate, a dialog longer than the model can
     read, and scores that are not numbers. With `on_bad` that is called instead, and the dialog skipped.
     Dialogs that the model has read already are yielded first.
+    On the CPU some dialogs are read side by side, each by cores of its own, which then wait less for others.
     """
     check_config(model.config.get_text_config())
     room = _Room(model, memory_gb)
@@ -92,8 +90,9 @@ def iter_scores(
     running: list[_Running] = []
     bad: list[tuple[int, UserError]] = []
 
-    def finish() -> Iterator[tuple[int, Scores]]:
-        for batch, collect in running:
+    def finish(leave: int = 0) -> Iterator[tuple[int, Scores]]:
+        while len(running) > leave:
+            batch, collect = running.pop(0)
             for (number, forest), nodes in zip(batch, collect(), strict=True):
                 try:
                     scores = _scores(dialogs[number], forest, nodes, length_normalised)
@@ -109,14 +108,17 @@ def iter_scores(
                 raise error
             on_bad(number, error)
 
-    with evaluating(model):
-        for batch in _batches(_ready(model, processor, dialogs, blank_image, said), room, bad):
-            started = _start(model, processor, batch, room, fast)
-            yield from finish()  # the batch before: while it is collected, the GPU has this one to work on
-            running = started
+    ready = _ready(model, processor, dialogs, said, blank_image=blank_image, history=history)
+    with evaluating(model), _threads(model, len(dialogs)) as (pool, count):
+        for batch in _batches(ready, room, bad):
+            if pool is None:
+                running += (started := _start(model, processor, batch, room, fast))
+                yield from finish(leave=len(started))  # the GPU has these to work on meanwhile
+            else:
+                running.append((batch, pool.submit(_read_alone, model, processor, batch, room).result))
+                yield from finish(leave=count)  # so many are read, and one waits
             if bad:  # that may end the run: nothing that is under way may be lost
                 yield from finish()
-                running = []
                 report()
         yield from finish()
         report()
@@ -162,7 +164,7 @@ def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised
 
 
 def _ready(
-    model: Any, processor: Any, dialogs: Sequence[Dialog], blank_image: bool, said: Sequence | None
+    model: Any, processor: Any, dialogs: Sequence[Dialog], said: Sequence | None, **options: bool
 ) -> Iterator[tuple[int, Forest | UserError]]:
     """Each dialog's number with its forest, or with what is wrong; for a GPU, processes work ahead."""
     import torch
@@ -171,7 +173,7 @@ def _ready(
     limit = model.config.get_text_config().max_position_embeddings
     workers = _WORKERS if model.device.type == "cuda" and len(dialogs) > 4 * _WORKERS else 0
     yield from DataLoader(
-        _Preparation(processor, dialogs, blank_image, said, limit, model.dtype),
+        _Preparation(processor, dialogs, said, limit, model.dtype, options),
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # its own: whoever ranks while training keeps the numbers drawn there
@@ -184,10 +186,10 @@ class _Preparation:
 
     processor: Any
     dialogs: Sequence[Dialog]
-    blank_image: bool
     said: Sequence[Sequence[str]] | None
     limit: int
     dtype: Any
+    options: dict[str, bool]  # of `forest.grow`
     known: Known = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -197,47 +199,12 @@ class _Preparation:
         dialog = self.dialogs[number]
         said = [""] * len(dialog.rounds) if self.said is None else self.said[number]
         try:
-            forest = _grow(self.processor, dialog, self.blank_image, said, self.limit, self.known)
+            forest = grow(self.processor, dialog, said, self.limit, self.known, **self.options)
         except UserError as error:
             return number, error
         if forest.trunk["pixel_values"] is not None:
             forest.trunk["pixel_values"] = forest.trunk["pixel_values"].to(self.dtype)  # half to send
         return number, forest
-
-
-def _grow(
-    processor: Any, dialog: Dialog, blank_image: bool, said: Sequence[str], limit: int, known: Known
-) -> Forest:
-    """The forest of a dialog. Raises UserError naming dialog, round and option of what is wrong.
-
-    known: token ids of options met before; in VisDial the same answers come again and again.
-    """
-    reminders = [said_fields(text).get("reminder") for text in said]
-    messages = dialog_messages(dialog, len(dialog.rounds), reminders)
-    image = input_image(processor, dialog, blank_image)
-    trunk = encode(processor, messages, image, add_generation_prompt=True)
-    starts = pass_reminders(processor, trunk, reminders)
-    places = [place for place, turn in enumerate(dialog.rounds) if turn.options is not None]
-    options = [dialog.rounds[place].options for place in places]
-    for place, texts in zip(places, options, strict=True):
-        for option, text in enumerate(texts):
-            if not text.strip():
-                where = f"dialog {dialog.image_id}, round {place + 1}"
-                raise UserError(f"{where}: option {option} is empty; every candidate needs some text")
-    recalled = [reminders[place] is not None for place in places]
-    needed = {(text, own) for texts, own in zip(options, recalled, strict=True) for text in texts}
-    for behind in (False, True):
-        new = sorted(text for text, own in needed - known.keys() if own == behind)
-        ids = answer_ids(processor, new, behind) if new else []
-        known.update(zip(((text, behind) for text in new), ids, strict=True))
-    candidates = [[known[text, own] for text in texts] for texts, own in zip(options, recalled, strict=True)]
-    forest = plant(candidates, np.array(starts)[places] - 1, trunk, places)
-    last = forest.roots[forest.tree] + forest.depth  # position of each node
-    if last.max(initial=0) >= limit:
-        place = places[forest.tree[last.argmax()]]
-        where = f"dialog {dialog.image_id}, round {place + 1}"
-        raise UserError(f"{where}: {last.max() + 1} tokens, the model reads {limit}")
-    return forest
 
 
 # --- on the model's device
@@ -267,6 +234,35 @@ class _Room:
         self.said = True
 
 
+@contextlib.contextmanager
+def _threads(model: Any, dialogs: int) -> Iterator[tuple[Any, int]]:
+    """(threads that read a dialog each, how many): on the CPU some; else (None, 1).
+
+    They share the cores that PyTorch may use.
+    """
+    import torch
+
+    allowed = torch.get_num_threads()
+    count = min(allowed, dialogs, _READERS) if model.device.type == "cpu" else 1
+    if count < 2:
+        yield None, 1
+        return
+    share = (allowed // count,)
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=share) as pool:
+            yield pool, count
+    finally:
+        torch.set_num_threads(allowed)  # the matrix library keeps one number for all threads
+
+
+def _read_alone(model: Any, processor: Any, batch: list[tuple[int, Forest]], room: _Room) -> list[np.ndarray]:
+    """What `_read` finds, waited for."""
+    import torch
+
+    with torch.inference_mode():  # a setting of the thread
+        return _read(model, processor, [forest for _, forest in batch], room.tokens, False)()
+
+
 _Running = tuple[list[tuple[int, Forest]], Callable[[], list[np.ndarray]]]
 
 
@@ -280,7 +276,8 @@ def _start(
         with torch.inference_mode():
             return [(batch, _read(model, processor, [forest for _, forest in batch], room.tokens, fast))]
     except torch.OutOfMemoryError:
-        if len(batch) == 1 and room.tokens <= _ROW:  # one row of one dialog: nothing is left to halve
+        one_row = len(batch) == 1 and room.tokens <= _ROW[model.device.type]
+        if one_row:  # nothing is left to halve
             raise
     room.halve()
     torch.cuda.empty_cache()
@@ -302,7 +299,7 @@ def _read(
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
     piece, head = pieces(fast), causal.get_output_embeddings()
     trunk, kept = _read_trunks(causal, pad(processor, [forest.trunk for forest in forests]), piece)
-    rows = lay_out(forests, trunk.shape[1], _ROW)
+    rows = lay_out(forests, trunk.shape[1], _ROW[causal.device.type])
     count, width = rows.ids.shape
     words = np.concatenate([forest.token for forest in forests])[rows.nodes]
 

@@ -9,13 +9,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from visdial_lab.diagrams import folded
-from visdial_lab.metrics import exact_match
+from visdial_lab.metrics import exact_match, ndcg, ranks_from_scores
 from visdial_lab.plots import METRICS, OTHER_RUN, RUNS
-from visdial_lab.visdial import Dialog, thumbnail_html
+from visdial_lab.visdial import Dialog, Round, thumbnail_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,72 @@ def dialog_card(dialog: Dialog, columns: Mapping[str, Mapping[int, Mapping[str, 
     be missing.
     """
     return render("dialog_card.html", dialog=dialog, columns=columns)
+
+
+def chat_card(
+    dialog: Dialog, columns: Mapping[str, Iterable[tuple[str, str]]], problem: str | None = None
+) -> str:
+    """A picture, and beside it what each model was asked about it so far and said.
+
+    columns: {"before": [(question, answer), …], …}. problem: what went wrong with the last question, if so.
+    """
+    return render("chat_card.html", dialog=dialog, columns=columns, problem=problem)
+
+
+def ranking_card(
+    turn: Round,
+    scores: Mapping[str, np.ndarray],
+    usual: Mapping[str, np.ndarray] | None = None,
+    changed: str = "",
+    top: int = 5,
+) -> str:
+    """The best candidates of a round as each model sorts them, and where it puts the human answer.
+
+    scores: {run: [options], higher = better}. usual: the same before something was `changed` (in words, such
+    as "no picture"); every candidate then says how many places it moved.
+    """
+    columns = {}
+    for name, own in scores.items():
+        ranks = ranks_from_scores(own)
+        before = ranks if usual is None else ranks_from_scores(usual[name])
+        share = np.exp(own - np.max(own))
+        share /= share.sum()
+        shown = np.argsort(ranks)[:top].tolist()
+        if turn.gt_index not in shown:
+            shown.append(turn.gt_index)
+        columns[name] = {
+            "rank": ranks[turn.gt_index],
+            "before": before[turn.gt_index],
+            "rows": [
+                {
+                    "option": turn.options[i],
+                    "rank": ranks[i],
+                    "moved": int(before[i] - ranks[i]),
+                    "share": share[i],
+                    "human": i == turn.gt_index,
+                    "apart": ranks[i] > top + 1,
+                }
+                for i in shown
+            ],
+        }
+    return render("ranking_card.html", turn=turn, columns=columns, changed=changed)
+
+
+def two_metrics_card(turn: Round, ranks: Sequence[int]) -> str:
+    """What MRR and what NDCG says about one ranking of an annotated round, and the places that they look at.
+
+    ranks: from 1, of each option. Shown are all places that count for NDCG and the human answer's.
+    """
+    order, human = np.argsort(ranks), turn.gt_index
+    k = int(np.count_nonzero(turn.relevance))
+    shown = order[: k + 1].tolist()
+    shown += [human] * (human not in shown)
+    rows = [
+        {"place": ranks[i], "option": turn.options[i], "relevance": turn.relevance[i], "human": i == human}
+        for i in shown
+    ]
+    value = ndcg(-np.asarray(ranks)[None], [turn.relevance])
+    return render("two_metrics.html", turn=turn, rank=ranks[human], ndcg=value, k=k, rows=rows)
 
 
 def token_strip(pairs: Iterable[tuple[str, bool]]) -> str:

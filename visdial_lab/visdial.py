@@ -73,6 +73,14 @@ class Dialog:
         )
 
 
+def without_history(dialog: Dialog) -> list[Dialog]:
+    """Each round as a dialog of its own: what is left to a model that is told nothing of the rounds before.
+
+    Picture, caption and round ids stay. That is the control for history, as a gray picture is for seeing.
+    """
+    return [dataclasses.replace(dialog, rounds=(turn,)) for turn in dialog.rounds]
+
+
 class VisDial(Sequence):
     """A split of Visual Dialog as a sequence of Dialog. Strings are looked up when a dialog is asked for,
     so that the 123,287 training dialogs with their 100 options a round fit in memory."""

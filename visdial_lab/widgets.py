@@ -5,7 +5,7 @@ arguments get controls. Where nobody can move anything (GitHub, a page made from
 a browser) the first picture is shown, as HTML.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -13,11 +13,15 @@ class Live:
     """What a notebook shows for a cell: controls over HTML where they work, the first HTML elsewhere.
 
     Both travel in one output: a viewer that knows Jupyter's widgets takes those, any other the HTML.
-    box: the ipywidgets box on the screen; html: its HTML widget, whose value is what is seen now.
+    controls: what can be moved, in their order; html: the HTML widget below, whose value is what is seen now;
+    box: the ipywidgets box that holds them.
     """
 
-    def __init__(self, box: Any, html: Any, first: str) -> None:
-        self.box, self.html, self._first = box, html, first
+    def __init__(self, controls: Sequence[Any], html: Any) -> None:
+        import ipywidgets
+
+        self.controls, self.html, self._first = list(controls), html, html.value
+        self.box = ipywidgets.VBox([*self.controls, html])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
@@ -50,4 +54,63 @@ def live(draw: Callable[..., str], controls: Mapping[str, Any]) -> Live:
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    return Live(ipywidgets.VBox([*controls.values(), html]), html, html.value)
+    return Live(list(controls.values()), html)
+
+
+def chat(
+    draw: Callable[..., str], reply: Callable[..., str], names: Sequence[str], scene: Any, first: str = ""
+) -> Live:
+    """Talk to several models at once about the scene that is chosen; each has its own answers as history.
+
+    draw(scene, said, problem): HTML, such as `views.chat_card` makes, from {name: [(question, answer), …]}
+    and what went wrong with the last question (None: nothing). reply(name, scene, turns): a model's answer to
+    the last of the pairs, whose answer is None. scene: a control; another value begins a new conversation.
+    first: a question that is asked at once, so that there is something to see.
+    """
+    import ipywidgets
+
+    said: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
+    field = ipywidgets.Text(
+        description="question", placeholder="ask, then press Enter", continuous_update=False
+    )
+    anew = ipywidgets.Button(description="start anew", tooltip="forget what was said")
+    html = ipywidgets.HTML()
+
+    def ask(question: str) -> str | None:
+        try:
+            turns = {name: [*own, (question, None)] for name, own in said.items()}
+            answers = {name: reply(name, scene.value, own) for name, own in turns.items()}
+        except Exception as error:  # a question that the model cannot read, say: the conversation goes on
+            return f"{type(error).__name__}: {error}"
+        for name, answer in answers.items():
+            said[name].append((question, answer))
+        return None
+
+    def asked(change: Any) -> None:
+        if question := change["new"].strip():
+            html.value = draw(scene.value, said, ask(question))
+            field.value = ""  # the same question can be asked again
+
+    def begin(_: Any = None) -> None:
+        for own in said.values():
+            own.clear()
+        html.value = draw(scene.value, said, None)
+
+    html.value = draw(scene.value, said, ask(first) if first else None)
+    field.observe(asked, names="value")
+    scene.observe(begin, names="value")
+    anew.on_click(begin)
+    return Live([scene, field, anew], html)
+
+
+def stacked(*parts: Live) -> Live:
+    """Several of them as one output, one below the other; a control that they share stands there once."""
+    import ipywidgets
+
+    whole = Live([], ipywidgets.HTML())
+    rows: list[Any] = []
+    for part in parts:
+        rows += [control for control in part.controls if control not in rows] + [part.html]
+        whole.controls += [control for control in part.controls if control not in whole.controls]
+    whole.box.children, whole._first = rows, "".join(part._first for part in parts)
+    return whole

@@ -177,7 +177,7 @@ def ours(model, processor, dialogs, memory, device, rate) -> dict:
         lambda: scores.extend(ranking.score_dialogs(model, processor, dialogs, memory_gb=memory)), device
     )
     limit = model.config.get_text_config().max_position_embeddings
-    forests = [ranking._grow(processor, dialog, False, limit, {}) for dialog in dialogs]
+    forests = [ranking.grow(processor, d, [""] * len(d.rounds), limit, {}) for d in dialogs]
     tokens = sum(forest.size for forest in forests)
     found = {
         "seconds_per_dialog": seconds / len(dialogs),
