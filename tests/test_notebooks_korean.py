@@ -53,6 +53,13 @@ def test_links_of_the_korean_files_lead_somewhere(document):
             assert (document.target.parent / link).resolve().is_file(), link
 
 
+@pytest.mark.parametrize("document", tool.documents(ROOT), ids=names(tool.documents(ROOT)))
+def test_the_english_leads_to_the_korean_and_back(document):
+    there, back = ("ko/", "../") if document.is_notebook else ("", "")
+    assert f"[한국어]({there}{document.target.name})" in document.source.read_text(encoding="utf-8")
+    assert f"[English]({back}{document.source.name})" in document.target.read_text(encoding="utf-8")
+
+
 def test_notebooks_find_the_course_from_the_korean_folder(monkeypatch):
     from visdial_lab.files import course_root
 
