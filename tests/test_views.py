@@ -154,6 +154,7 @@ def test_two_metrics_of_one_ranking():
     assert "<script" not in card
     gained, possible = 0.5 + 1 / np.log2(3), 1 + 1 / np.log2(3) + 0.25
     assert f"NDCG |{gained / possible:.2f}" in text_of(card) and "reciprocal rank |0.20" in text_of(card)
+    assert "the first 3 places count; what is relevant is at #1, #2, #5" in card
     rows = rows_of(card)
     places = [re.search(r"#\d", row)[0] for row in rows]
     assert places == ["#1", "#2", "#3", "#4", "#5"], "the places that count, the next, and the human's"

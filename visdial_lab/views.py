@@ -105,7 +105,8 @@ def two_metrics_card(turn: Round, ranks: Sequence[int]) -> str:
         for i in shown
     ]
     value = ndcg(-np.asarray(ranks)[None], [turn.relevance])
-    return render("two_metrics.html", turn=turn, rank=ranks[human], ndcg=value, k=k, rows=rows)
+    places = sorted(np.asarray(ranks)[np.flatnonzero(turn.relevance)].tolist())
+    return render("two_metrics.html", turn=turn, rank=ranks[human], ndcg=value, places=places, rows=rows)
 
 
 def token_strip(pairs: Iterable[tuple[str, bool]]) -> str:
