@@ -84,6 +84,7 @@ def test_modules_import_one_way():
             "checkpoints",
             "finetune",
             "plots",
+            "diagrams",
             "views",
             "widgets",
             "api_page",

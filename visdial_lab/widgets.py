@@ -8,6 +8,8 @@ a browser) the first picture is shown, as HTML.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from visdial_lab.views import training_plot
+
 
 class Live:
     """What a notebook shows for a cell: controls over HTML where they work, the first HTML elsewhere.
@@ -40,9 +42,7 @@ def live(draw: Callable[..., str], controls: Mapping[str, Any]) -> Live:
     def drawn() -> str:
         try:
             return draw(**{name: control.value for name, control in controls.items()})
-        except (
-            Exception
-        ) as error:  # of a student's function, say: the widget lives on
+        except Exception as error:  # of a student's function, say: the widget lives on
             return f"<p role='alert'><b>{escape(type(error).__name__)}</b>: {escape(error)}</p>"
 
     html = ipywidgets.HTML(drawn())
@@ -53,3 +53,22 @@ def live(draw: Callable[..., str], controls: Mapping[str, Any]) -> Live:
     for control in controls.values():
         control.observe(redraw, names="value")
     return Live(ipywidgets.VBox([*controls.values(), html]), html, html.value)
+
+
+def live_loss() -> tuple[Live, Callable[[int, int, float, float, float], None]]:
+    """A loss curve that grows while training: (what to show before it begins, `on_log` for `finetune`).
+
+    Elsewhere it stays empty, and says so: what a finished training has left, `plots.loss_curve` draws.
+    """
+    import ipywidgets
+
+    rows: list[dict[str, float]] = []
+    html = ipywidgets.HTML(training_plot(rows), layout=ipywidgets.Layout(width="100%"))
+
+    def on_log(step: int, total: int, loss: float, learning_rate: float, seconds_left: float) -> None:
+        rows.append({"step": step, "loss": loss, "learning_rate": learning_rate})
+        html.value = training_plot(rows, total, seconds_left)
+
+    return Live(
+        ipywidgets.VBox([html]), html, "<p><i>Here, in Jupyter, the loss is drawn while it falls.</i></p>"
+    ), on_log
