@@ -165,7 +165,6 @@ def _trainer(
         "output_dir",
         "max_seq_length",
         "backend",
-        "supervise",
         "on_too_long",
         "num_eval_dialogs",
         "torch_compile",

@@ -126,9 +126,7 @@ def one(options) -> dict:
     processor = load_processor(options.model)
     sample = rows[:: max(1, len(rows) // 64)]
     lengths = [token_count(processor, row["messages"]) for row in sample]
-    answers = (
-        1 if training.supervise == "last" else statistics.mean(len(row["messages"]) / 2 for row in sample)
-    )
+    answers = 1 if kind == "seed" else statistics.mean(len(row["messages"]) / 2 for row in sample)
     needed = sum(
         operations(options.model, length, config.peft.finetune_vision_layers, answers) for length in lengths
     )
