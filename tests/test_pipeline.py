@@ -143,7 +143,9 @@ def test_foreign_folders_and_files_are_refused_and_kept(course):
 def test_a_gpus_profile_without_a_gpu_is_refused_before_anything_else(course, monkeypatch):
     """Data and model of that profile are missing too: the GPU is what to know first."""
     monkeypatch.setattr(backends, "pick_device", lambda: "cpu")
-    with pytest.raises(UserError, match="needs a CUDA GPU, and there is none. Here the profile scenes runs"):
+    with pytest.raises(
+        UserError, match=r"needs a CUDA GPU, and there is none\. Here the profile scenes runs"
+    ):
         run_pipeline(load_config("gemma3-4b"), course / "big")
     assert not (course / "big").exists()
 

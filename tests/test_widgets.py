@@ -2,7 +2,7 @@
 
 import pytest
 
-from visdial_lab.widgets import live
+from visdial_lab.widgets import live, live_loss
 
 widgets = pytest.importorskip("ipywidgets")
 
@@ -37,3 +37,14 @@ def test_a_failing_drawing_is_said_and_escaped_and_the_widget_lives_on():
     assert "ValueError" in shown.html.value and "&lt;b&gt;one" in shown.html.value
     slider.value = 2
     assert shown.html.value == "2"
+
+
+def test_the_loss_is_drawn_as_training_tells_of_it():
+    plot, on_log = live_loss()
+    assert "waiting" in plot.html.value
+    on_log(10, 40, 5.0, 1e-3, 30.0)
+    on_log(20, 40, 0.5, 5e-4, 20.0)
+    assert "step 20 of 40" in plot.html.value and plot.html.value.count("<circle") == 2
+    assert plot._repr_mimebundle_()["text/html"].startswith("<p>")
+    again, _ = live_loss()
+    assert "waiting" in again.html.value, "each training has a plot of its own"
