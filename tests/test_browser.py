@@ -29,6 +29,8 @@ QUICK = {
     "data": {"num_val_dialogs": 8},
     "evaluation": {"examples": 2, "bootstrap_samples": 100},
 }
+CONTROLS = {"01": 4, "02": 2, "03": 2}  # what a student can move in a notebook, at least
+WIDGET = "application/vnd.jupyter.widget-view+json"
 WINDOWS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
     "laptop": {"viewport": {"width": 1280, "height": 800}},
@@ -119,27 +121,30 @@ def check_rendered(page, notebook) -> None:
     pictures = page.locator(".jp-OutputArea-output img")
     assert pictures.count() >= sum("image/png" in data for data in shown)
     assert pictures.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
-    widgets = sum("application/vnd.jupyter.widget-view+json" in data for data in shown)
+    widgets = sum(WIDGET in data for data in shown)
     assert page.locator(".jp-OutputArea-output > .jupyter-widgets").count() >= widgets
     assert page.get_by_text("Error displaying widget").count() == 0
     assert page.get_by_text("Loading widget...").count() == 0
-    html = sum("text/html" in data for data in shown)
+    html = sum("text/html" in data and WIDGET not in data for data in shown)  # a widget's is its stand-in
     assert page.locator(".jp-RenderedHTMLCommon.jp-OutputArea-output").count() >= html
 
 
 def operate(page) -> int:
-    """Move every slider, choose in every list, type into every field; returns how many there were.
+    """Move every slider, choose in every list, type into every field, tick every box; returns how many.
 
     Each of them has to change something else in its output than itself.
     """
-    controls = page.locator(".jp-OutputArea-output :is(.noUi-handle, select, .widget-text input)")
+    kinds = ".noUi-handle, select, .widget-text input, .widget-checkbox input"
+    controls = page.locator(f".jp-OutputArea-output :is({kinds})")
     for place in range(controls.count()):
         control = controls.nth(place)
         output = control.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-output')][1]")
         seen = "element => [...element.querySelectorAll('.widget-html, img')].map(e => e.outerHTML).join()"
         before = output.evaluate(seen)
         control.focus()
-        if control.evaluate("element => element.tagName") == "INPUT":
+        if control.get_attribute("type") == "checkbox":
+            control.press("Space")
+        elif control.evaluate("element => element.tagName") == "INPUT":
             control.fill("is there a dog?")
             control.press("Enter")
         else:
@@ -170,7 +175,9 @@ def test_a_notebook_runs_in_jupyterlab(page, lab, course, name):
     notebook = run_notebook(page, lab, course, str(path), seconds=1500)
     check_run(notebook)
     check_rendered(page, notebook)
-    if operate(page):
+    controls = operate(page)
+    assert controls >= CONTROLS.get(name[:2], 0)
+    if controls:
         shoot(page, f"{name}-operated")
     assert (course / "runs" / "scenes" / f"manifest_{name[:2]}.json").is_file()
     assert not wrong, wrong

@@ -125,6 +125,7 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
         if points := [(row["step"], row[key]) for row in history if key in row]:
             axes.plot(*zip(*points, strict=True), style, color=color, lw=2, ms=4, label=label)
     axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.lines:  # a run shorter than logging_steps has none
         axes.set_yscale("log")
         low, high = min(line.get_ydata().min() for line in axes.lines), axes.get_ylim()[1]
