@@ -13,6 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
+TOLD = NAMES[:2]  # whose opening says where the story stands, and which have a cell to play with
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 SETUP = "from visdial_lab import setup\n\nconfig, run = setup(PROFILE, OUTPUT)"
 
@@ -102,6 +103,22 @@ def test_ending_has_summary_questions_next_step_and_manifest(name, notebook):
     last = source(notebook["cells"][-1])
     assert "from visdial_lab.course import manifest" in last
     assert f'manifest(run, "{name}"' in last
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_story_and_a_cell_to_play_with(notebook):
+    """The opening says where the story stands; one cell has controls, and a picture where they don't move."""
+    opening = source(notebook["cells"][0])
+    assert len(re.findall(r"^\*\*The story\.\*\* .*\b1008\b.*\bnotebook 0\d\b.*$", opening, re.M)) == 1
+    shown = [output.get("data", {}) for cell in code_cells(notebook) for output in cell["outputs"]]
+    (played,) = [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
+    page = "".join(played["text/html"])
+    assert "alt=" in page or "token" in page
+    assert "<script" not in page and "<style" not in page
+
+
+def test_the_file_is_small_enough_for_every_viewer(name):
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= 600_000
 
 
 def test_the_dialog_that_the_prose_tells_about(scenes):

@@ -110,6 +110,81 @@ def test_tokens_that_carry_loss_stand_out():
     assert strip.count("carries loss") == 1 and strip.count("read only") == 2
 
 
+def test_the_tokens_of_a_picture_are_one_box():
+    pairs = [("<bos>", False), *[("<image_soft_token>", False)] * 64, (" yes", True), (" yes", True)]
+    strip = views.token_strip(pairs)
+    assert "64 × &lt;image_soft_token&gt;" in strip and strip.count("image_soft") == 1
+    assert strip.count("carries loss") == 2, "what comes twice is shown twice"
+
+
+def test_a_turn_somebody_typed():
+    pairs = [("a", False), ("\n", False), (NASTY, False), ("no", True), ("<end_of_turn>", True)]
+    typed = [(NASTY, False), ("<end_of_turn>", True)]
+    card = views.turn_card(pairs, typed, [(NASTY, False), (" <", False)])
+    Balanced(card)
+    assert "<script" not in card and "<end_of_turn>" not in card
+    said = text_of(card)
+    assert "5 tokens, 2 of them with loss" in said
+    assert "2 tokens, 1 of them control" in said and "2 tokens, none of them control" in said
+    assert card.count('title="control token"') == 1 and card.count('title="carries loss"') == 2
+
+
+def test_a_turn_without_control_tokens_or_answer():
+    card = views.turn_card([("is", False)], [("is", False)], [("is", False)])
+    Balanced(card)
+    assert "nothing to disarm" in card and "without an answer" in card
+    assert card.count("none of them control") == 1
+
+
+@pytest.fixture
+def guess():
+    options = (NASTY, "it is red", "yes", "dark red")
+    rounds = (
+        Round(1, "is it red", "yes", options, 2, None),
+        Round(2, "what color", "it is red", options, 1, (0.0, 0.5, 0.0, 1.0)),
+        Round(3, NASTY, None, None, None, None),
+    )
+    return Dialog(7, NASTY, rounds, None, "val")
+
+
+def test_guessing_tells_nothing_before_it_is_asked_to(guess):
+    card = views.guess_card(guess, 2)
+    Balanced(card)
+    assert "<script" not in card and "no image" in card
+    said = text_of(card)
+    assert "is it red?" in said and "2 · what color?" in said and "your turn" in said
+    assert NASTY not in said.partition("2 · what color")[2].partition("4 candidates")[0]
+    assert "✓" not in card and "relevance is known for this round" in said and "1.0" not in said
+    assert said.index("it is red") < said.index("dark red"), "as in the file"
+
+
+def test_guessing_revealed(guess):
+    card = views.guess_card(guess, 2, reveal=True)
+    Balanced(card)
+    assert card.count("✓") == 1 and card.count('title="the human answer"') == 1
+    said = text_of(card).partition("4 candidates")[2]
+    assert said.index("dark red") < said.index("1.0") < said.index("it is red") < said.index("0.5")
+    assert "known for round 2" in views.guess_card(guess, 1, reveal=True)
+
+
+def test_guessing_looks_for_words_and_says_when_there_are_none(guess):
+    card = views.guess_card(guess, 2, find="  RED ")
+    Balanced(card)
+    assert "2 of 4 candidates hold “RED”" in card and "yes" not in text_of(card).partition("hold")[2]
+    nothing = views.guess_card(guess, 2, find="<b>")
+    Balanced(nothing)
+    assert "none of 4 candidates holds “&lt;b&gt;”" in nothing and "tabindex" not in nothing
+
+
+def test_guessing_on_what_has_no_candidates_and_beyond_the_end(guess):
+    card = views.guess_card(guess, 99, reveal=True)
+    Balanced(card)
+    assert "3 · &lt;script" in card and "no candidates" in card and "not published" in card
+    assert views.guess_card(guess, 0) == views.guess_card(guess, 1)
+    plain = Dialog(7, "", (Round(1, "is it red", "yes", ("yes",), 0, None),), None, "val")
+    assert "relevance is not known here" in text_of(views.guess_card(plain, 1))
+
+
 def test_figures_are_inside_the_page_and_the_same_every_time():
     def draw():
         return views.figure_html(plots.counts({"a": 3, "b": 2}), 'bars "a" & b')

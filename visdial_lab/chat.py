@@ -216,6 +216,12 @@ def supervised_tokens(processor: Any, messages: list[dict]) -> list[tuple[str, b
     return list(zip((token.replace("▁", " ") for token in tokens), encoded["supervised"], strict=True))
 
 
+def control_tokens(processor: Any, text: str) -> list[tuple[str, bool]]:
+    """(token, is it a control token?) for each token of bare text, as it stands: nothing is disarmed here."""
+    tokens = (token.replace("▁", " ") for token in tokenizer_of(processor).tokenize(text))
+    return [(token, _CONTROL.match(token) is not None) for token in tokens]
+
+
 def _encode_text(
     processor: Any, messages: list[dict], add_generation_prompt: bool = False
 ) -> dict[str, list]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from visdial_lab.diagrams import folded
 from visdial_lab.metrics import exact_match
 from visdial_lab.plots import METRICS, OTHER_RUN, RUNS
 from visdial_lab.visdial import Dialog, thumbnail_html
@@ -42,8 +43,46 @@ def dialog_card(dialog: Dialog, columns: Mapping[str, Mapping[int, Mapping[str, 
 
 
 def token_strip(pairs: Iterable[tuple[str, bool]]) -> str:
-    """Tokens one after the other, those that carry loss on a blue ground. pairs: (token, does it?)."""
-    return render("token_strip.html", pairs=pairs)
+    """Tokens one after the other, those that carry loss on a blue ground. pairs: (token, does it?).
+
+    A picture's many tokens are one box, which says how many they are.
+    """
+    return render("token_strip.html", boxes=folded(pairs))
+
+
+def turn_card(
+    pairs: Iterable[tuple[str, bool]], typed: Sequence[tuple[str, bool]], passed: Sequence[tuple[str, bool]]
+) -> str:
+    """A turn that somebody typed: all its tokens, and what became of control tokens in the question.
+
+    pairs: (token, does it carry loss?) of the whole turn. typed, passed: (token, is it a control token?) of
+    the question as it was typed, and as it is passed on to the model.
+    """
+    return render("turn_card.html", pairs=list(pairs), typed=typed, passed=passed)
+
+
+def guess_card(dialog: Dialog, round_id: int, find: str = "", reveal: bool = False) -> str:
+    """A dialog up to a question whose answer is to be guessed among the round's candidates.
+
+    round_id: counts from 1; one beyond the dialog's end is its last. find: shows only the candidates that
+    hold it. reveal: marks the human answer, and where relevance is known sorts by it and shows it.
+    """
+    turn = dialog.rounds[min(max(round_id, 1), len(dialog.rounds)) - 1]
+    words = " ".join(find.casefold().split())
+    candidates = [
+        {
+            "place": place,
+            "text": option,
+            "human": reveal and place == turn.gt_index,
+            "relevance": turn.relevance[place] if reveal and turn.relevance else None,
+        }
+        for place, option in enumerate(turn.options or ())
+        if words in option.casefold()
+    ]
+    candidates.sort(key=lambda one: -(one["relevance"] or 0.0))  # stable: else as in the file
+    return render(
+        "guess_card.html", dialog=dialog, turn=turn, candidates=candidates, find=find.strip(), reveal=reveal
+    )
 
 
 def training_plot(rows: Sequence[Mapping[str, float]], total: int = 0, seconds_left: float = 0.0) -> str:
@@ -55,10 +94,8 @@ def training_plot(rows: Sequence[Mapping[str, float]], total: int = 0, seconds_l
     width, height = 600.0, 150.0  # of the plot, in the drawing's own units
     losses = [max(row["loss"], 1e-3) for row in rows]
     low, high = min([0.5, *losses]) / 1.2, max([2.0, *losses]) * 1.2
-    end, top_rate = (
-        max([1, total, *(row["step"] for row in rows)]),
-        max([1e-12, *(r["learning_rate"] for r in rows)]),
-    )
+    end = max([1, total, *(row["step"] for row in rows)])
+    top_rate = max([1e-12, *(row["learning_rate"] for row in rows)])
 
     def level(loss: float) -> float:
         return height * math.log(high / loss) / math.log(high / low)
@@ -106,6 +143,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(METRICS=METRICS, RUNS=RUNS, OTHER_RUN=OTHER_RUN, exact_match=exact_match)
-    for view in (metric_table, dialog_card, figure_html, thumbnail_html):  # they have escaped what they show
+    for view in (
+        metric_table,
+        dialog_card,
+        figure_html,
+        thumbnail_html,
+        token_strip,
+    ):  # they have escaped what they show
         environment.filters[view.__name__] = lambda *values, view=view: Markup(view(*values))
     return environment

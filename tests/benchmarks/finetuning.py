@@ -62,7 +62,9 @@ def main() -> None:
             call += ["--folder", str(place)]
             began = time.perf_counter()
             ran = subprocess.run(call, stdout=subprocess.PIPE, text=True)
-            lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
+            lines = [
+                line for line in ran.stdout.splitlines() if line.startswith('RESULT {"')
+            ]  # the first process's
             found = json.loads(lines[0].removeprefix("RESULT ")) if lines else {"failed": ran.returncode}
             results[variant] = found | {"process_seconds": time.perf_counter() - began}
             print(variant, json.dumps(results[variant]), file=sys.stderr, flush=True)
