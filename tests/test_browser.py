@@ -29,7 +29,7 @@ QUICK = {
     "data": {"num_val_dialogs": 8},
     "evaluation": {"examples": 2, "bootstrap_samples": 100},
 }
-CONTROLS = {"01": 4, "02": 2, "04": 6, "05": 4}  # what a student can move in a notebook, at least
+CONTROLS = {"01": 4, "02": 2, "03": 2, "04": 6, "05": 4}  # what a student can move in a notebook, at least
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WINDOWS = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},

@@ -9,7 +9,13 @@ import torch
 
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
-from visdial_lab.models import load_base_for_training, load_model, load_processor, pick_dtype
+from visdial_lab.models import (
+    load_base_for_training,
+    load_model,
+    load_processor,
+    pick_dtype,
+    stored_weight,
+)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +163,31 @@ def adapter(base, tmp_path):
 def test_adapter_brings_its_base_along(adapter, base):
     """LoRA begins as an update of zero: adapter and base say the same."""
     torch.testing.assert_close(hidden(load_model(adapter)[0]), hidden(load_model(base)[0]))
+
+
+def test_an_adapter_that_stays_apart_can_be_turned_up_and_down(adapter, base):
+    """Times 0 it is the base model, times 1 the merged one, also when the base is rounded to 4 bits."""
+    from peft.helpers import rescale_adapter_scale
+    from safetensors.torch import load_file, save_file
+
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({name: torch.full_like(weight, 0.1) for name, weight in weights.items()}, path)
+    apart, _ = load_model(adapter, load_in_4bit=True, merge=False)
+    merged, _ = load_model(adapter, load_in_4bit=True)
+    untouched, _ = load_model(base, load_in_4bit=True)
+    assert not torch.allclose(hidden(merged), hidden(untouched), atol=1e-3)
+    torch.testing.assert_close(hidden(apart), hidden(merged))
+    with rescale_adapter_scale(apart, 0):
+        torch.testing.assert_close(hidden(apart), hidden(untouched))
+
+
+def test_a_weight_as_it_lies_in_the_file(base):
+    model, _ = load_model(base)
+    found = stored_weight(base, "layers.0.mlp.gate_proj.weight")
+    assert torch.equal(found, model.get_submodule("model.language_model.layers.0.mlp.gate_proj").weight)
+    with pytest.raises(UserError, match=r"holds no weight layers\.99\.mlp\.gate_proj\.weight"):
+        stored_weight(base, "layers.99.mlp.gate_proj.weight")
 
 
 def test_adapter_with_missing_weights(adapter):

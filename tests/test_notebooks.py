@@ -15,10 +15,6 @@ from visdial_lab.platforms import REPOSITORY
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ["01_data_exploration", "02_data_generation", "03_qlora_finetuning", "04_inference", "05_metrics"]
-TOLD = [
-    *NAMES[:2],
-    *NAMES[3:],
-]  # whose opening says where the story stands, and which have a cell to play with
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 SETUP = """from importlib.util import find_spec
 
@@ -122,7 +118,6 @@ def test_ending_has_summary_questions_next_step_and_manifest(name, notebook):
     assert f'manifest(run, "{name}"' in last
 
 
-@pytest.mark.parametrize("name", TOLD)
 def test_the_story_and_a_cell_to_play_with(notebook):
     """The opening says where the story stands; one cell has controls, and a picture where they don't move."""
     opening = source(notebook["cells"][0])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from stub_course import BODIES, make_course, stub_config, write_notebook
 
-from visdial_lab import pipeline
+from visdial_lab import backends, pipeline
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.pipeline import STEPS, run_pipeline
@@ -138,6 +138,26 @@ def test_foreign_folders_and_files_are_refused_and_kept(course):
     assert (course / "mine" / "thesis.txt").is_file() and (
         course / "notebooks" / "05_metrics.ipynb"
     ).is_file()
+
+
+def test_a_gpus_profile_without_a_gpu_is_refused_before_anything_else(course, monkeypatch):
+    """Data and model of that profile are missing too: the GPU is what to know first."""
+    monkeypatch.setattr(backends, "pick_device", lambda: "cpu")
+    with pytest.raises(
+        UserError, match=r"needs a CUDA GPU, and there is none\. Here the profile scenes runs"
+    ):
+        run_pipeline(load_config("gemma3-4b"), course / "big")
+    assert not (course / "big").exists()
+
+
+def test_what_a_gpu_has_trained_may_be_reported_without_one(again, monkeypatch):
+    config = load_config("stub.yaml", {"training.bf16": True})
+    monkeypatch.setattr(backends, "pick_device", lambda: "cuda")
+    run_pipeline(config, again / "trained")
+    monkeypatch.setattr(backends, "pick_device", lambda: "cpu")
+    assert run_pipeline(config, again / "trained").is_file()
+    with pytest.raises(UserError, match="needs a CUDA GPU"):
+        run_pipeline(config, again / "trained", resume=False)
 
 
 def test_steps_to_skip(course):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from visdial_lab import VisDial, plots
+from visdial_lab import VisDial, diagrams, plots
 
 RUNS = {
     "before": {"metrics": {"mrr": 0.3, "ndcg": 0.4}, "intervals": {"mrr": [0.25, 0.35], "ndcg": [0.3, 0.5]}},
@@ -80,6 +80,64 @@ def test_loss_curve_with_and_without_validation():
 def test_loss_curve_of_a_run_too_short_to_log(recwarn):
     drawn(plots.loss_curve([]))
     assert not recwarn.list
+
+
+def test_loss_curve_shows_the_slope_behind_the_cliff():
+    axes = plots.loss_curve([{"step": 1, "loss": 9.0}, {"step": 2, "loss": 0.6}]).axes[0]
+    assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.5", "1", "2", "5", "10"]
+
+
+def measured(sweep, value, mrr, trainable=100, **gain):
+    minus = {"minus profile": {"mrr": {"interval": gain["interval"]}}} if gain else {}
+    return {"sweep": sweep, "value": value, "metrics": {"mrr": mrr}, "trainable": trainable} | minus
+
+
+def test_sweeps_have_a_panel_a_setting_with_the_profile_in_its_place():
+    runs = {
+        "profile": measured("seed", 3407, 0.60),
+        "seed-1": measured("seed", 1, 0.62, interval=[0, 0.04]),
+        "seed-2": measured("seed", 2, 0.59, interval=[-0.03, 0.01]),
+        "rank-64": measured("rank", 64, 0.61, interval=[-0.01, 0.03]),
+        "rank-2": measured("rank", 2, 0.50, interval=[-0.15, -0.05]),
+        "modules-mlp": measured("modules", "mlp", 0.58, 70, interval=[-0.04, 0.0]),
+        "modules-all": measured("modules", "all", 0.60, 130, interval=[-0.01, 0.01]),
+    }
+    figure = plots.sweeps(runs, {"rank": "16", "modules": "attention and mlp"})
+    drawn(figure)
+    rank, modules = figure.axes
+    assert [label.get_text() for label in rank.get_xticklabels()] == ["2", "16", "64"]
+    names = [label.get_text() for label in modules.get_xticklabels()]
+    assert names == ["mlp", "attention\nand mlp", "all"], "by how much is trained"
+    assert list(rank.lines[0].get_ydata()) == [0.50, 0.60, 0.61]
+    assert list(rank.lines[-1].get_xdata()) == [1], "the profile's point is filled"
+    whiskers = [segment[:, 1] for segment in rank.collections[0].get_segments()]
+    assert np.allclose(whiskers, [[0.45, 0.55], [0.6, 0.6], [0.59, 0.63]])
+    band = rank.patches[0]
+    assert np.allclose([band.get_y(), band.get_height()], [0.59, 0.03]), "worst and best seed"
+
+
+@pytest.mark.parametrize("shape", [(1024, 256, 16), (2560, 10240, 16), (12, 12, 2), (1, 1, 1), (4, 3, 64)])
+def test_lora_update_is_to_scale_and_counts(shape):
+    rows, columns, r = shape
+    figure = diagrams.lora_update(*shape)
+    text = drawn(figure)
+    assert f"{rows:,} by {columns:,}\n{rows * columns:,} numbers" in text
+    assert f"{rows:,} by {r:,}" in text and f"{r:,} by {columns:,}" in text
+    assert f"{r * (rows + columns) / (rows * columns):.1%} as many numbers" in text
+    w, b, a = figure.axes[0].patches
+    assert w.get_width() / w.get_height() == pytest.approx(columns / rows)
+    assert b.get_height() == w.get_height() and a.get_width() == w.get_width()
+    assert b.get_width() == a.get_height() == max(w.get_height() * r / rows, 0.03)
+    width, height = figure.get_size_inches()
+    for patch in (w, b, a):
+        assert patch.get_x() >= 0 and patch.get_x() + patch.get_width() <= width
+        assert patch.get_y() >= 0 and patch.get_y() + patch.get_height() <= height
+
+
+def test_lora_update_of_nothing():
+    with pytest.raises(ValueError, match="1 or more, are 4, 3, 0"):
+        diagrams.lora_update(4, 3, 0)
 
 
 def test_metric_bars_show_runs_intervals_and_the_oracle():

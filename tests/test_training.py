@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from visdial_lab import backends, checkpoints
+from visdial_lab.cli import main
 from visdial_lab.config import load_config
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.finetune import finetune
@@ -395,6 +396,17 @@ def test_refused_here(course, rows, overrides, complaint, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=re.escape(complaint)):
         finetune(load_config("scenes", QUICK | overrides), rows, "adapter")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: refusals of machines without a GPU")
+def test_the_command_names_the_gpu_before_the_data(tmp_path, monkeypatch, capsys):
+    """On a laptop neither is there: sending someone to fetch data first would cost him a day."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["finetune", "--config", "gemma3-4b"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "Here the profile scenes runs" in error
+    assert error.startswith("error: profile gemma3-4b trains in half precision, which needs a CUDA GPU")
 
 
 def test_refused_on_a_gpu(course, unsloth, monkeypatch):

@@ -154,6 +154,7 @@ def test_two_metrics_of_one_ranking():
     assert "<script" not in card
     gained, possible = 0.5 + 1 / np.log2(3), 1 + 1 / np.log2(3) + 0.25
     assert f"NDCG |{gained / possible:.2f}" in text_of(card) and "reciprocal rank |0.20" in text_of(card)
+    assert "the first 3 places count; what is relevant is at #1, #2, #5" in card
     rows = rows_of(card)
     places = [re.search(r"#\d", row)[0] for row in rows]
     assert places == ["#1", "#2", "#3", "#4", "#5"], "the places that count, the next, and the human's"
@@ -254,3 +255,41 @@ def test_figures_are_inside_the_page_and_the_same_every_time():
 
     assert draw() == draw()
     assert draw().startswith('<img alt="bars &#34;a&#34; &amp; b" src="data:image/svg+xml;base64,')
+
+
+ROWS = [
+    {"step": 10, "loss": 5.14, "learning_rate": 2.7e-3},
+    {"step": 20, "loss": 0.87, "learning_rate": 3e-3},
+    {"step": 20, "eval_loss": 0.9},
+]
+
+
+def points(markup):
+    """Where the loss's dots are: [(x, y)]."""
+    return [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', markup)]
+
+
+def test_training_plot_says_where_it_stands_and_draws_what_came():
+    markup = views.training_plot(ROWS, total=120, seconds_left=31.4)
+    Balanced(markup)
+    text = text_of(markup)
+    assert "step 20 of 120" in text and "loss 0.87" in text and "learning rate 3.0e-03" in text
+    assert "31 s left" in text and 'role="img"' in markup
+    assert 'aria-label="loss curve up to step 20 of 120, now 0.87"' in markup
+    (left, high), (right, low) = points(markup)
+    assert left == 50 and right == 100, "a twelfth and a sixth of 600"
+    assert high < low, "the loss falls, and y grows downwards"
+    assert not re.search(r"<(script|style|link)", markup)
+
+
+def test_training_plot_before_the_first_step_and_after_the_last():
+    empty = views.training_plot([])
+    Balanced(empty)
+    assert "waiting" in empty and not points(empty)
+    assert "|done|" in text_of(views.training_plot(ROWS, total=20))
+
+
+@pytest.mark.parametrize("loss", [0.0, 1e-9, 3.0, 400.0])
+def test_training_plot_stays_inside_for_any_loss(loss):
+    rows = [{"step": n, "loss": loss, "learning_rate": 0.0} for n in (1, 2)]
+    assert all(0 <= x <= 600 and 0 <= y <= 150 for x, y in points(views.training_plot(rows, total=2)))

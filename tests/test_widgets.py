@@ -2,7 +2,7 @@
 
 import pytest
 
-from visdial_lab.widgets import chat, live, stacked
+from visdial_lab.widgets import chat, live, live_loss, stacked
 
 widgets = pytest.importorskip("ipywidgets")
 
@@ -97,3 +97,14 @@ def test_stacked_parts_share_a_control_and_a_static_picture():
     scene.value = 4
     assert (upper.html.value, lower.html.value) == ("<b>4</b>", "<i>4</i>")
     assert both._repr_mimebundle_()["text/html"] == "<b>0</b><i>0</i>"
+
+
+def test_the_loss_is_drawn_as_training_tells_of_it():
+    plot, on_log = live_loss()
+    assert "waiting" in plot.html.value
+    on_log(10, 40, 5.0, 1e-3, 30.0)
+    on_log(20, 40, 0.5, 5e-4, 20.0)
+    assert "step 20 of 40" in plot.html.value and plot.html.value.count("<circle") == 2
+    assert plot._repr_mimebundle_()["text/html"].startswith("<p>")
+    again, _ = live_loss()
+    assert "waiting" in again.html.value, "each training has a plot of its own"

@@ -44,18 +44,23 @@ def choose_backend(config: Config) -> str:
     return "unsloth"
 
 
-def check_settings(config: Config, backend: str) -> None:
-    """Every setting is honoured or refused with its reason, before anything is loaded."""
-    import torch
-
-    training = config.training
-    on_gpu = pick_device() == "cuda"
-    if not on_gpu and (training.fp16 or training.bf16):
+def check_device(config: Config) -> None:
+    """Refuse a GPU's profile where there is no GPU: the first thing to know, before data is looked for."""
+    if (config.training.fp16 or config.training.bf16) and pick_device() == "cpu":
         raise UserError(
             f"profile {config.name} trains in half precision, which needs a CUDA GPU, and there is none. "
             "Here the profile scenes runs, or this one with\n"
             "training: {fp16: false, bf16: false} (float32) and training.optim adamw_torch, if memory allows"
         )
+
+
+def check_settings(config: Config, backend: str) -> None:
+    """Every setting is honoured or refused with its reason, before anything is loaded."""
+    import torch
+
+    check_device(config)
+    training = config.training
+    on_gpu = pick_device() == "cuda"
     if on_gpu and training.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError("training.bf16: this GPU has no bfloat16; take fp16 (profile gemma3-4b-t4 does)")
     if training.fp16 and not config.model.load_in_4bit:

@@ -121,6 +121,7 @@ def finetune(
 
     On several GPUs: accelerate launch --num_processes N -m visdial_lab finetune …
     """
+    from visdial_lab.backends import check_device
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
@@ -135,6 +136,7 @@ def finetune(
         "generation.style": style,
     }
     given = load_config_with(config, options)
+    check_device(given)
     rows = dataset_path or list(records(load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
     watched = given.training.num_eval_dialogs

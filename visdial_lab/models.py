@@ -55,13 +55,14 @@ def load_model(
     load_in_4bit: bool | None = None,
     device: str | None = None,
     dtype: Any = None,
-    merge: bool = False,
+    merge: bool | None = None,
 ) -> tuple[Any, Any]:
     """Load a base model or an adapter folder for inference; returns (model in eval mode, processor).
 
     An adapter brings its base model along, in 4 bits if it was trained so; `load_in_4bit` overrides that.
-    On the CPU, or with `merge`, NF4 weights are unpacked once, after loading, and the adapter is added to
-    them: same values, same answers, less work in every step.
+    On the CPU NF4 weights are unpacked once, after loading: same values, same answers, less work in a step.
+    merge: unpack, and add the adapter to the weights (None: on the CPU). False keeps LoRA's matrices apart,
+    so that their share can still be changed.
     Raises UserError for a folder that is missing, holds no Gemma-3, or whose weights are damaged or
     incomplete.
     """
@@ -74,8 +75,8 @@ def load_model(
         load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
     model = _load_base(base, bool(load_in_4bit), device, dtype)
     processor = load_processor(folder)
-    merge = merge or device == "cpu"
-    if merge and load_in_4bit:
+    merge = device == "cpu" if merge is None else merge
+    if load_in_4bit and (merge or device == "cpu"):
         model = model.dequantize()
         model = model.float() if device == "cpu" else model
     if adapted:
@@ -85,6 +86,26 @@ def load_model(
     if adapted and merge:
         model = model.merge_and_unload()  # the same sums with a fifth less work; float32 weights lose nothing
     return model.eval(), processor
+
+
+def stored_weight(path_or_name: str | Path, ending: str) -> Any:
+    """One matrix of a base model as it lies in its file, before anything is rounded: a float32 tensor.
+
+    ending: how its name ends, as "layers.0.mlp.gate_proj.weight"; the first such in the language model.
+    Raises UserError when the model has none.
+    """
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+
+    folder = _locate(path_or_name)
+    if not isinstance(folder, Path):  # loaded before, so it lies in the hub's cache
+        folder = Path(snapshot_download(folder, allow_patterns="*.safetensors"))
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no dictionary)
+                if name.endswith(f".{ending}") and "vision" not in name:
+                    return weights.get_tensor(name).float()
+    raise UserError(f"{path_or_name} holds no weight {ending}")
 
 
 def answer_style(model_path: str | Path, asked: str | None = None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from visdial_lab.backends import check_device
 from visdial_lab.config import Config, config_to_yaml, load_config
 from visdial_lab.course import manifest_holds
 from visdial_lab.errors import UserError, WorkFailed, shown
@@ -52,8 +53,8 @@ def run_pipeline(
     notebooks, and everything they make. resume=False begins anew. skip: steps to leave out (see STEPS).
     progress(done, total, note) is called at each cell, counted over all notebooks, and every half minute
     while a cell runs; note: the notebook, with what a long cell printed last.
-    Raises UserError when the folder holds something else, or a skipped step's results are missing, and
-    WorkFailed when a notebook stops (it is kept, with the error inside).
+    Raises UserError for a GPU's profile without a GPU, a folder that holds something else, and a skipped step
+    whose results are missing, and WorkFailed when a notebook stops (it is kept, with the error inside).
     """
     for step in skip:
         if step not in STEPS:
@@ -61,6 +62,9 @@ def run_pipeline(
     run = Path(os.path.abspath(output)) if output else course_root() / config.notebooks.output_dir
     notebooks = {path: len(_texts(path)) + 1 for path in _find_notebooks(skip)}  # papermill adds a cell
     done, total = 0, sum(notebooks.values())
+    for source in notebooks:
+        if source.name[:2] == STEPS["training"][0] and not (resume and _is_done(run, source)):
+            check_device(config)
 
     def tell(cells: int, note: str) -> None:
         progress(done + cells, total, note)

@@ -117,18 +117,64 @@ def answer_popularity(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
 def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Training loss (and validation loss where it was measured) over the steps. history: rows of `finetune`.
 
-    Each row has "step" and "loss" or "eval_loss": mean of -log p a supervised token, in nats.
+    Each row has "step" and "loss" or "eval_loss": mean of -log p a supervised token, in nats. The scale is
+    logarithmic: the first steps' cliff would hide all that comes after it.
     """
     figure, (axes,) = _axes(6.8, 3.0, "")
     kinds = ("loss", "training", "o-", ACCENT), ("eval_loss", "validation", "s--", ORANGE)
     for key, label, style, color in kinds:
         if points := [(row["step"], row[key]) for row in history if key in row]:
             axes.plot(*zip(*points, strict=True), style, color=color, lw=2, ms=4, label=label)
-    axes.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
-    axes.grid(axis="y", color=GRID)
+    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.lines:  # a run shorter than logging_steps has none
+        axes.set_yscale("log")
+        low, high = min(line.get_ydata().min() for line in axes.lines), axes.get_ylim()[1]
+        marks = [mark for mark in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low / 2 <= mark <= high]
+        axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+        axes.minorticks_off()
         axes.legend(frameon=False, fontsize=9)
+    axes.grid(axis="y", color=GRID)
     return figure
+
+
+def sweeps(runs: Mapping[str, Mapping[str, Any]], own: Mapping[str, str], key: str = "mrr") -> "Figure":
+    """What a profile's settings do to a metric: a panel a setting, a point a value, the profile's filled.
+
+    runs: of data/sweeps/finetuning.json, {name: {"sweep", "value", "trainable", "metrics", "minus profile"}},
+    with the profile's own as "profile". own: {a sweep: the value that the profile has}, a panel each. Values
+    that are no numbers stand in the order of how many numbers are trained.
+    Whiskers: 95 % interval of the difference from the profile, in pairs. Band: from the worst to the best of
+    the runs that differ from the profile in their seed alone.
+    """
+    figure, panels = _axes(8.6, 2.6 * -(-len(own) // 2), *own, rows=-(-len(own) // 2), sharey=True)
+    middle = runs["profile"]["metrics"][key]
+    seeds = [run["metrics"][key] for run in runs.values() if run["sweep"] == "seed"]
+    for axes, (sweep, value) in zip(panels, own.items(), strict=False):
+        points = {str(run["value"]): run for run in runs.values() if run["sweep"] == sweep}
+        points[value] = runs["profile"]
+        names = sorted(points, key=lambda name: (_number(name), points[name]["trainable"]))
+        heights = np.array([points[name]["metrics"][key] for name in names])
+        gains = [points[name].get("minus profile", {}).get(key, {}).get("interval", [0, 0]) for name in names]
+        whiskers = np.abs(np.transpose(gains) + middle - heights)
+        whiskers[:, names.index(value)] = 0  # the profile from itself
+        axes.axhspan(min(seeds), max(seeds), color=GREEN, alpha=0.16, lw=0)
+        places = range(len(names))
+        axes.errorbar(
+            places, heights, whiskers, fmt="o", ms=6, color=ACCENT, mfc="white", ecolor=FAINT, lw=1.5
+        )
+        axes.plot(names.index(value), middle, "o", ms=7, color=ACCENT, zorder=3)
+        axes.set_xticks(places, [name.replace(" and ", "\nand ") for name in names])
+        axes.tick_params(axis="x", labelsize=8)
+        axes.margins(x=0.1)
+        axes.grid(axis="y", color=GRID)
+    for axes in panels[::2]:
+        axes.set_ylabel(METRICS[key])
+    return figure
+
+
+def _number(text: str) -> float:
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
 
 
 def metric_bars(runs: Mapping[str, Mapping[str, Any]]) -> "Figure":

@@ -6,6 +6,7 @@ The HTML itself is in templates/*.html (Jinja2, which escapes whatever it is giv
 import base64
 import functools
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,8 @@ def two_metrics_card(turn: Round, ranks: Sequence[int]) -> str:
         for i in shown
     ]
     value = ndcg(-np.asarray(ranks)[None], [turn.relevance])
-    return render("two_metrics.html", turn=turn, rank=ranks[human], ndcg=value, k=k, rows=rows)
+    places = sorted(np.asarray(ranks)[np.flatnonzero(turn.relevance)].tolist())
+    return render("two_metrics.html", turn=turn, rank=ranks[human], ndcg=value, places=places, rows=rows)
 
 
 def token_strip(pairs: Iterable[tuple[str, bool]]) -> str:
@@ -148,6 +150,38 @@ def guess_card(dialog: Dialog, round_id: int, find: str = "", reveal: bool = Fal
     candidates.sort(key=lambda one: -(one["relevance"] or 0.0))  # stable: else as in the file
     return render(
         "guess_card.html", dialog=dialog, turn=turn, candidates=candidates, find=find.strip(), reveal=reveal
+    )
+
+
+def training_plot(rows: Sequence[Mapping[str, float]], total: int = 0, seconds_left: float = 0.0) -> str:
+    """Training as it goes on: the loss on a logarithmic scale, the learning rate, how far, how long still.
+
+    rows: of `finetune`'s history so far, with "step", "loss" and "learning_rate"; total: steps in all.
+    """
+    rows = [row for row in rows if "loss" in row]
+    width, height = 600.0, 150.0  # of the plot, in the drawing's own units
+    losses = [max(row["loss"], 1e-3) for row in rows]
+    low, high = min([0.5, *losses]) / 1.2, max([2.0, *losses]) * 1.2
+    end = max([1, total, *(row["step"] for row in rows)])
+    top_rate = max([1e-12, *(row["learning_rate"] for row in rows)])
+
+    def level(loss: float) -> float:
+        return height * math.log(high / loss) / math.log(high / low)
+
+    across = [width * row["step"] / end for row in rows]
+    marks = [mark for mark in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= mark <= high]
+    return render(
+        "training_plot.html",
+        width=width,
+        height=height,
+        points=list(zip(across, map(level, losses), strict=True)),
+        rates=[
+            (x, height * (1 - row["learning_rate"] / top_rate)) for x, row in zip(across, rows, strict=True)
+        ],
+        marks=[(mark, level(mark)) for mark in marks],
+        last=rows[-1] if rows else None,
+        total=total,
+        seconds_left=seconds_left,
     )
 
 

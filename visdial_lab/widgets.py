@@ -8,19 +8,21 @@ a browser) the first picture is shown, as HTML.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from visdial_lab.views import training_plot
+
 
 class Live:
     """What a notebook shows for a cell: controls over HTML where they work, the first HTML elsewhere.
 
     Both travel in one output: a viewer that knows Jupyter's widgets takes those, any other the HTML.
     controls: what can be moved, in their order; html: the HTML widget below, whose value is what is seen now;
-    box: the ipywidgets box that holds them.
+    box: the ipywidgets box that holds them. still: what is shown elsewhere in the place of the first HTML.
     """
 
-    def __init__(self, controls: Sequence[Any], html: Any) -> None:
+    def __init__(self, controls: Sequence[Any], html: Any, still: str | None = None) -> None:
         import ipywidgets
 
-        self.controls, self.html, self._first = list(controls), html, html.value
+        self.controls, self.html, self._first = list(controls), html, still or html.value
         self.box = ipywidgets.VBox([*self.controls, html])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -114,3 +116,21 @@ def stacked(*parts: Live) -> Live:
         whole.controls += [control for control in part.controls if control not in whole.controls]
     whole.box.children, whole._first = rows, "".join(part._first for part in parts)
     return whole
+
+
+def live_loss() -> tuple[Live, Callable[[int, int, float, float, float], None]]:
+    """A loss curve that grows while training: (what to show before it begins, `on_log` for `finetune`).
+
+    Elsewhere it stays empty, and says so: what a finished training has left, `plots.loss_curve` draws.
+    """
+    import ipywidgets
+
+    rows: list[dict[str, float]] = []
+    html = ipywidgets.HTML(training_plot(rows), layout=ipywidgets.Layout(width="100%"))
+
+    def on_log(step: int, total: int, loss: float, learning_rate: float, seconds_left: float) -> None:
+        rows.append({"step": step, "loss": loss, "learning_rate": learning_rate})
+        html.value = training_plot(rows, total, seconds_left)
+
+    still = "<p><i>Here, in Jupyter, the loss is drawn while it falls.</i></p>"
+    return Live([], html, still), on_log
