@@ -261,10 +261,12 @@ def test_compiled_layers_give_the_same_losses(course, rows):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: two processes on CPUs")
-def test_two_processes_share_every_batch(course):
-    """Two processes of batch 1 train as one process with batch 2."""
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_two_processes_share_every_batch(course, negatives):
+    """Two processes of batch 1 train as one process with batch 2; with wrong answers too, the same ones."""
     profile = {"data": {"root": str(course), "val_split": "val"}}
-    for key, value in (QUICK | {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2}).items():
+    more = {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2, "training.negatives": negatives}
+    for key, value in (QUICK | more).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -288,7 +290,7 @@ def test_two_processes_share_every_batch(course):
     )
     one, two = (json.loads((course / name / "history.json").read_text()) for name in ("one", "two"))
     assert json.loads((course / "two" / "lab.json").read_text())["made_from"]["processes"] == 2
-    for key in ("loss", "eval_loss", "eval_mrr"):
+    for key in ("loss", "eval_loss", "eval_mrr") + (("contrastive_loss",) if negatives else ()):
         values = [[row[key] for row in history if key in row] for history in (one, two)]
         assert values[0] and values[1] == pytest.approx(values[0], rel=2e-2), key
     assert ran.stderr.count("fine-tuning: 6 of 6") == 1  # one process speaks for both
@@ -406,6 +408,13 @@ def test_refused_on_a_gpu(course, unsloth, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     with pytest.raises(UserError, match=r"no bfloat16; take fp16 \(profile gemma3-4b-t4"):
         backends.check_settings(config, "peft")
+
+
+def test_unsloth_is_not_taken_where_it_lacks_masks(unsloth):
+    asked = {"training.backend": "auto", "training.negatives": 3}
+    assert backends.choose_backend(load_config("gemma3-4b", asked)) == "peft"
+    with pytest.raises(UserError, match=r"training.negatives needs .* Unsloth.*backend peft"):
+        backends.check_settings(load_config("gemma3-4b", asked | {"training.backend": "unsloth"}), "unsloth")
 
 
 def test_unsloth_that_cannot_be_imported(course, tmp_path, monkeypatch, capsys):
