@@ -1,12 +1,12 @@
-"""Candidates in the same forward pass as the dialog: what they score, what attends to what, what is learnt."""
+"""Candidates in the same forward pass as the dialog: their scores, what attends to what, what is learnt."""
 
 import functools
 import json
 
 import numpy as np
 import pytest
-import torch
 import tiny_model
+import torch
 
 from visdial_lab import contrast
 from visdial_lab.chat import IGNORED, answer_ids, collator
@@ -93,7 +93,7 @@ def test_what_the_dialog_sees_is_as_without_trees(course, rows, kind):
 
 
 def test_masks_column_by_column():
-    """A dialog of 4 columns with a picture in 1 and 2; nodes 4 → 5 behind column 2, node 6 behind column 3."""
+    """A dialog of 4 columns, a picture in 1 and 2; nodes 4 → 5 behind column 2, node 6 behind column 3."""
     tree = {
         "roots": torch.tensor([[2, 2, 3]]),
         "ancestors": torch.tensor([[[0, 0], [1, 0], [2, 2]]]),
@@ -178,9 +178,7 @@ def test_accumulated_steps_and_checkpointing(course, rows):
     plain = dict(training__num_train_epochs=2, training__save_steps=None, training__logging_steps=1)
     large = finetune(settings(**plain, training__per_device_train_batch_size=4), rows, "large")
     small = finetune(settings(**plain, training__gradient_accumulation_steps=2), rows, "small")
-    again = settings(
-        **plain, training__per_device_train_batch_size=4, model__use_gradient_checkpointing=True
-    )
+    again = settings(**plain, training__per_device_train_batch_size=4, model__use_gradient_checkpointing=True)
     again = finetune(again, rows, "again")
     for key in ("loss", "contrastive_loss", "grad_norm"):
         expected = [row[key] for row in large["history"]]
@@ -205,7 +203,7 @@ def test_the_loss_is_the_sum_of_both_parts(course, rows):
 
 
 def test_it_is_learnt(course, scenes):
-    """On the embedded scenes: in a dozen steps the human answer is told from four others better than before."""
+    """On the embedded scenes: a dozen steps, and the human answer is told from four others better."""
     visdial = VisDial.load(scenes, "train")[:12]
     quick = {
         "training.negatives": 4,
@@ -221,12 +219,12 @@ def test_it_is_learnt(course, scenes):
     assert np.mean(values[-3:]) < 0.8 * np.mean(values[:3]), values
 
 
-def test_refusals(course, rows, monkeypatch):
-    with pytest.raises(UserError, match="training.negatives needs generation.style plain"):
+def test_refusals(course, rows):
+    with pytest.raises(UserError, match=r"training.negatives needs generation.style plain"):
         finetune(settings(generation__style="reminder"), rows, "adapter")
-    with pytest.raises(UserError, match=r"training.negatives is 99, but the records have \d+ different answers"):
+    with pytest.raises(UserError, match=r"negatives is 99, but the records have \d+ different answers"):
         finetune(settings(training__negatives=99), rows, "adapter")
-    with pytest.raises(UserError, match="training.negatives: expected a number up to 99"):
+    with pytest.raises(UserError, match=r"training.negatives: expected a number up to 99"):
         settings(training__negatives=100)
     with pytest.raises(UserError, match="contrastive_weight: expected a number above 0"):
         settings(training__contrastive_weight=0)

@@ -11,7 +11,7 @@ from visdial_lab.errors import UserError
 from visdial_lab.negatives import SimilarQuestions, WrongAnswers
 
 THINGS = [f"{word}{number}" for word in ("dog", "cat", "tree", "boat") for number in range(20)]
-COLOURS = [f"{tone} {colour}" for tone in ("dark", "light", "pale") for colour in "red blue tan gray".split()]
+COLOURS = [f"{tone} {name}" for tone in ("dark", "light", "pale") for name in ("red", "blue", "tan", "gray")]
 
 
 def make_records(count=60, seed=0):
@@ -94,7 +94,7 @@ def test_answers_that_are_only_read_have_no_candidates_but_serve_others():
 
 
 def test_similar_questions():
-    asked = ["is it sunny", "what color is the dog", "is it cloudy", "what color is the cat", "how many dogs", ""]
+    asked = ["is it sunny", "what color is the dog", "is it cloudy", "what color is the cat", "how many", ""]
     similar = SimilarQuestions(asked)
     assert similar.of(0, 2) == [0, 2]  # itself, then the one with the same first two words
     assert similar.of(1, 2) == [1, 3]
@@ -104,11 +104,13 @@ def test_similar_questions():
 def test_similar_questions_among_many_are_those_of_a_full_search(monkeypatch):
     """Comparing only with those that share the rarest features finds nearly the same."""
     rng = random.Random(0)
-    asked = sorted({
-        f"{rng.choice(['is', 'are', 'was'])} {rng.choice(['the', 'a', 'this'])} {rng.choice(THINGS)} "
-        f"{rng.choice(['big', 'red', 'wet', 'old', 'new'])}"
-        for _ in range(1500)
-    })
+    asked = sorted(
+        {
+            f"{rng.choice(['is', 'are', 'was'])} {rng.choice(['the', 'a', 'this'])} {rng.choice(THINGS)} "
+            f"{rng.choice(['big', 'red', 'wet', 'old', 'new'])}"
+            for _ in range(1500)
+        }
+    )
     full = SimilarQuestions(asked)
     monkeypatch.setattr(negatives, "_ENOUGH", len(asked))
     expected = [full.of(number, 20) for number in range(0, len(asked), 50)]

@@ -17,8 +17,8 @@ from visdial_lab.progress import say
 
 
 def choose_backend(config: Config) -> str:
-    """ "unsloth" or "peft", as `training.backend` says; auto takes Unsloth when GPU and package are there, and
-    PEFT with `training.negatives`, for which Unsloth has no masks.
+    """ "unsloth" or "peft", as `training.backend` says; auto takes Unsloth when GPU and package are there,
+    but PEFT with `training.negatives`, for which Unsloth has no masks.
 
     Unsloth is imported here, because it wants to be there before transformers. Raises UserError when it is
     asked for and cannot be had; auto says so and goes on with PEFT.

@@ -1,18 +1,21 @@
 """Learning to choose: for every round the human answer against wrong ones, all in one forward pass.
 
 The usual loss makes the human answer likely; ranking asks that it be likelier than the others. So a second
-loss is added: of the candidates' scores (Σ log p of the tokens, as ranking computes them) a softmax, and of
-that the cross-entropy with the human answer. VisDial's literature calls this discriminative training (Das et
-al. 2017, section 4.2), others InfoNCE (van den Oord et al. 2018) or listwise softmax.
+loss is added: a softmax over the candidates' scores (Σ log p of their tokens, as ranking computes them), and
+of that the cross-entropy with the human answer. VisDial's literature calls a model that learns to choose
+among candidates discriminative (Das et al. 2017), others call the loss InfoNCE (van den Oord et al. 2018) or
+listwise softmax.
 
 As in `ranking` the candidates of a round are a tree behind the dialog (`forest`), in the same sequence here:
 T columns of the dialog, then N of nodes, each at the position that it would have in its own dialog.
-Memory: with 15 wrong answers to each of ten questions of real VisDial the sequence is some two to three times
-as long; the masks take 2 (T + N)² bytes a dialog; logits are made of the nodes alone, at most 2**26 numbers at
-once (in float32 with their gradients some 1 GB) and made again for the gradient.
+Memory: a dialog of the 1,851 of real VisDial val has 211 tokens on average (with Gemma's tokenizer, without
+a picture); 15 wrong answers to each of its questions add 618 nodes, and so does their sequence grow fourfold.
+The two masks take 2 (T + N)² bytes a dialog. Logits are made of the nodes alone, 2**26 numbers at a time
+(with their gradients some 1 GB in float32), and made again for the gradient.
 """
 
 import functools
+import itertools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +43,8 @@ def add_trees(
     Added are position_ids [B, T + N] and "tree": roots [B, N] (the last column of the dialog that a node
     sees), ancestors [B, N, depth] (columns of the node itself and of those before it, from 0),
     states [M] (place of the hidden state, counted through the batch, that predicts …), words [M] (… this
-    token), paths [rounds, candidates, longest] (number of each candidate's tokens in `words`, from 1; 0: none).
+    token), paths [rounds, candidates, longest] (where in `words` each candidate's tokens are, from 1; 0: no
+    token).
     """
     import torch
 
@@ -60,7 +64,7 @@ def add_trees(
     )
     order = np.argsort(states, kind="stable")
     sizes = [len(forest.parent) for forest in forests]
-    number = np.zeros(sum(sizes), dtype=int)  # [nodes] place in `words`, from 1; roots are predicted by nobody
+    number = np.zeros(sum(sizes), dtype=int)  # [nodes] place in `words`, from 1; 0 for roots: no tokens
     number[rows.nodes[order]] = np.arange(1, len(order) + 1)
     longest = max(forest.paths.shape[1] for forest in forests)
     paths = [  # padding is node 0: a root
@@ -114,8 +118,9 @@ def masks(
 ) -> dict[str, "torch.Tensor"]:
     """{kind of layer: which columns each one attends to, bool [B, 1, T + N, T + N]}, as Gemma-3 wants it.
 
-    In the dialog that is every column before, and within the picture both ways (`pictured` [B, T + N]); a node
-    sees the dialog up to its root, its ancestors and itself. Where layers have a window it is one of positions.
+    In the dialog that is every column before, and within the picture both ways (`pictured` [B, T + N]); a
+    node sees the dialog up to its root, its ancestors and itself. The window of sliding layers is one of
+    positions. Padding is seen by nothing but padding.
     """
     import torch
 
@@ -139,7 +144,7 @@ def candidate_scores(head: Any, hidden: "torch.Tensor", tree: dict) -> "torch.Te
     from torch.utils.checkpoint import checkpoint
 
     def predict(hidden: "torch.Tensor", which: "torch.Tensor", words: "torch.Tensor") -> "torch.Tensor":
-        logits = head(hidden).float()  # [states, V]
+        logits = head(hidden.to(head.weight.dtype)).float()  # [states, V]
         return logits[which, words] - logits.logsumexp(-1)[which]
 
     states, which = tree["states"].unique_consecutive(return_inverse=True)
@@ -148,7 +153,7 @@ def candidate_scores(head: Any, hidden: "torch.Tensor", tree: dict) -> "torch.Te
     starts = torch.arange(0, len(states), step, device=which.device)
     bounds = [*torch.searchsorted(which, starts).tolist(), len(which)]
     found = [hidden.new_zeros(1, dtype=torch.float32)]  # what is no token adds nothing
-    for piece, (low, high) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for piece, (low, high) in enumerate(itertools.pairwise(bounds)):
         part = hidden[piece * step : (piece + 1) * step]
         given = part, which[low:high] - piece * step, tree["words"][low:high]
         found.append(checkpoint(predict, *given, use_reentrant=False, preserve_rng_state=False))
@@ -156,8 +161,8 @@ def candidate_scores(head: Any, hidden: "torch.Tensor", tree: dict) -> "torch.Te
 
 
 def read_trees(model: Any) -> None:
-    """Teach a Gemma-3's forward to take what `add_trees` adds; its output then has "candidate_scores" [rounds,
-    candidates] too. Inside of forward, so that it works within whatever wraps the model (PEFT, DDP, autocast).
+    """Teach a Gemma-3's forward to take what `add_trees` adds; its output then has "candidate_scores" too,
+    [rounds, candidates]. Inside of forward, it works within what wraps the model (PEFT, DDP, autocast).
     """
     usual, backbone, head = model.forward, model.base_model, model.get_output_embeddings()
 
@@ -187,8 +192,8 @@ def read_trees(model: Any) -> None:
 def add_contrast(trainer: Any, wrong: WrongAnswers, weight: float) -> None:
     """Have TRL's trainer add weight × mean over rounds of −log softmax(scores)[human answer] to its loss.
 
-    The mean of each step's batches (of accumulated ones and of several processes alike) has equal weight. It is
-    logged by itself as "contrastive_loss"; "loss" is the sum. Each epoch gets wrong answers of its own.
+    Every batch of a step (accumulated or another process's) weighs the same. The part is logged by itself as
+    "contrastive_loss"; "loss" is the sum. Each epoch gets wrong answers of its own.
     """
     from transformers import TrainerCallback
 

@@ -1,8 +1,8 @@
-"""Wrong answers to tell the human one from, made of the records' own answers in the manner of VisDial's lists.
+"""Wrong answers to tell the human one from: the records' own answers, mixed as in VisDial's lists of options.
 
-Das et al. (2017, Visual Dialog, section 3.3) put beside each human answer 50 answers to similar questions, 30
-popular ones and random ones. The same is done here for every round that is learnt, from what the records
-hold: so it works where dialogs come with options and where they do not, and no list of an evaluation is used.
+Das et al. (2017, Visual Dialog) put beside each human answer 50 answers to similar questions, 30 popular ones
+and random ones. The same is done here for every round that is learnt, from what the records hold: so it works
+where dialogs come with options and where they do not, and no list of an evaluation is used.
 """
 
 import collections
@@ -37,10 +37,11 @@ class WrongAnswers:
         for record in records:
             learnt = []
             for place, (question, answer, weight) in enumerate(_turns(record)):
-                pair = questions.setdefault(question, len(questions)), answers.setdefault(answer, len(answers))
-                pairs.append(pair)
+                asked = questions.setdefault(question, len(questions))
+                human = answers.setdefault(answer, len(answers))
+                pairs.append((asked, human))
                 if weight != 0:
-                    learnt.append((place, *pair))
+                    learnt.append((place, asked, human))
             self._rounds.append(learnt)
         if len(answers) <= count:
             raise UserError(
@@ -48,7 +49,7 @@ class WrongAnswers:
                 f"there are {len(answers) - 1} wrong ones at most"
             )
         self._answers = list(answers)
-        self._spoken = np.array([answer for _, answer in pairs])  # random ones are drawn as often as people said
+        self._spoken = np.array([answer for _, answer in pairs])  # each as often as people said it
         self._popular = [answer for answer, _ in collections.Counter(self._spoken.tolist()).most_common(200)]
         self._given, self._ends = _by_question(np.array(pairs), len(questions))
         self._similar = SimilarQuestions(list(questions))
@@ -124,8 +125,8 @@ def _by_question(pairs: np.ndarray, questions: int) -> tuple[np.ndarray, np.ndar
 class SimilarQuestions:
     """Finds the questions most like another: cosine of tf-idf over words, first word and first two words.
 
-    How a question begins tells what kind of answer it wants, so it counts thrice, as in VisDial's own lists.
-    To stay fast among hundreds of thousands, a question is compared with those that share its rarest features.
+    How a question begins tells what kind of answer it wants; VisDial's own lists give it weight too. To stay
+    fast among hundreds of thousands, a question is compared with those that share its rarest features.
     """
 
     def __init__(self, questions: Sequence[str]) -> None:
@@ -144,7 +145,7 @@ class SimilarQuestions:
 
     def of(self, question: int, count: int) -> list[int]:
         """Numbers of the `count` most similar ones, itself first; equally similar ones by number."""
-        features = sorted(self._features[question], key=lambda feature: (len(self._holders[feature]), feature))
+        features = sorted(self._features[question], key=lambda name: (len(self._holders[name]), name))
         compared = np.array([question])
         for feature in features:
             if len(compared) >= _ENOUGH:
