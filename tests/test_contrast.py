@@ -41,6 +41,7 @@ def settings(**overrides):
 
 
 def with_options(processor, batch, dialogs):
+    """The dialogs' own 100 options as candidates of every round."""
     candidates = [
         {place: answer_ids(processor, turn.options) for place, turn in enumerate(dialog.rounds)}
         for dialog in dialogs
@@ -85,10 +86,10 @@ def test_what_the_dialog_sees_is_as_without_trees(course, rows, kind):
     usual = model(**plain, output_hidden_states=True)
     read_trees(model)
     found = model(**both, output_hidden_states=True)
-    mean = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
+    same = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
     real = plain["attention_mask"].bool()
-    mean(found.hidden_states[-1][:, :length][real], usual.hidden_states[-1][real])
-    mean(found.loss, usual.loss)
+    same(found.hidden_states[-1][:, :length][real], usual.hidden_states[-1][real])
+    same(found.loss, usual.loss)
     assert "candidate_scores" not in model(**plain)
 
 
@@ -180,7 +181,7 @@ def test_accumulated_steps_and_checkpointing(course, rows):
     small = finetune(settings(**plain, training__gradient_accumulation_steps=2), rows, "small")
     again = settings(**plain, training__per_device_train_batch_size=4, model__use_gradient_checkpointing=True)
     again = finetune(again, rows, "again")
-    for key in ("loss", "contrastive_loss", "grad_norm"):
+    for key in ("loss", "answer_loss", "contrastive_loss", "grad_norm"):
         expected = [row[key] for row in large["history"]]
         for made in (small, again):
             assert [row[key] for row in made["history"]] == pytest.approx(expected, rel=1e-2), key
@@ -198,6 +199,7 @@ def test_the_loss_is_the_sum_of_both_parts(course, rows):
         losses[name] = finetune(settings(**once, **change), rows, name)["history"][0]
     part = losses["one"]["contrastive_loss"]
     assert "contrastive_loss" not in losses["off"] and losses["half"]["contrastive_loss"] == part
+    assert losses["one"]["answer_loss"] == pytest.approx(losses["off"]["loss"], rel=1e-5)
     assert losses["one"]["loss"] == pytest.approx(losses["off"]["loss"] + part, rel=1e-4)
     assert losses["half"]["loss"] == pytest.approx(losses["off"]["loss"] + part / 2, rel=1e-4)
 

@@ -192,8 +192,9 @@ def read_trees(model: Any) -> None:
 def add_contrast(trainer: Any, wrong: WrongAnswers, weight: float) -> None:
     """Have TRL's trainer add weight × mean over rounds of −log softmax(scores)[human answer] to its loss.
 
-    Every batch of a step (accumulated or another process's) weighs the same. The part is logged by itself as
-    "contrastive_loss"; "loss" is the sum. Each epoch gets wrong answers of its own.
+    Every batch of a step (accumulated or another process's) weighs the same. The new part is logged as
+    "contrastive_loss", the usual one as "answer_loss"; "loss" is the weighted sum. Each epoch gets wrong
+    answers of its own.
     """
     from transformers import TrainerCallback
 
@@ -208,10 +209,12 @@ def add_contrast(trainer: Any, wrong: WrongAnswers, weight: float) -> None:
     ) -> Any:
         loss, outputs = usual(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if "candidate_scores" in outputs:
+            batches = trainer.current_gradient_accumulation_steps  # `loss` is divided by their tokens already
             contrast = -outputs["candidate_scores"].log_softmax(-1)[:, 0].mean()
-            everywhere = trainer.accelerator.gather_for_metrics(contrast.detach()).mean().item()
-            trainer._metrics["train"]["contrastive_loss"].append(everywhere)  # TRL logs the mean
-            loss = loss + weight * contrast / trainer.current_gradient_accumulation_steps
+            for name, part in (("answer_loss", loss * batches), ("contrastive_loss", contrast)):
+                everywhere = trainer.accelerator.gather_for_metrics(part.detach()).mean().item()
+                trainer._metrics["train"][name].append(everywhere)  # TRL logs the mean
+            loss = loss + weight * contrast / batches
         return (loss, outputs) if return_outputs else loss
 
     trainer.compute_loss = compute_loss

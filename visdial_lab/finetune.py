@@ -49,11 +49,11 @@ def finetune(
     Checkpoints gather in OUTPUT_DIR.training; the same call goes on from the last one, after a kill too, to
     the same losses and weights. What another run has left there is refused, or, with `replace`, replaced.
     Several processes (`accelerate launch`) share every batch. With `negatives` the loss has a second part.
-    Returns {"history": [{"step", "loss", "contrastive_loss", "learning_rate" or "eval_loss", "eval_mrr" …}],
-    "adapter": Path, "seconds": float}. The folder holds a PEFT adapter, the processor, history.json and
-    lab.json (config, data hashes, versions, seed, seconds, loss). Raises UserError for settings this machine
-    cannot honour, bad records, and a folder that is not ours; WorkFailed when the GPU's memory does not
-    suffice.
+    Returns {"history": [{"step", "loss", "learning_rate" … or "eval_loss", "eval_mrr" …}], "adapter": Path,
+    "seconds": float}; of a loss of two parts the history has "answer_loss" and "contrastive_loss" too. The
+    folder holds a PEFT adapter, the processor, history.json and lab.json (config, data hashes, versions,
+    seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad records, and a folder
+    that is not ours; WorkFailed when the GPU's memory does not suffice.
     """
     from accelerate import PartialState
 
