@@ -79,14 +79,15 @@ def test_resumed_training_equals_an_unbroken_one(course, rows, step, grouped):
 
 
 @pytest.mark.slow
-def test_killed_with_sigkill_at_random_moments(course):
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_killed_with_sigkill_at_random_moments(course, negatives):
     """The command itself, killed again and again wherever it happens to be, ends as the unbroken one."""
     profile = {
         "model": {"name": "base", "load_in_4bit": False},
         "data": {"root": str(course)},
         "training": {},
     }
-    for key, value in QUICK.items():
+    for key, value in (QUICK | {"training.negatives": negatives}).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -251,10 +252,11 @@ def test_pictures_are_opened_by_workers(course, rows):
 
 
 @pytest.mark.slow
-def test_compiled_layers_give_the_same_losses(course, rows):
-    plain = finetune(settings(training__max_steps=2, peft__lora_dropout=0.0), rows, "plain")
-    compiled = settings(training__max_steps=2, peft__lora_dropout=0.0, training__torch_compile=True)
-    fused = finetune(compiled, rows, "fused")
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_compiled_layers_give_the_same_losses(course, rows, negatives):
+    short = dict(training__max_steps=2, peft__lora_dropout=0.0, training__negatives=negatives)
+    plain = finetune(settings(**short), rows, "plain")
+    fused = finetune(settings(**short, training__torch_compile=True), rows, "fused")
     losses = [[row["loss"] for row in made["history"]] for made in (plain, fused)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 

@@ -15,7 +15,7 @@ from visdial_lab.errors import UserError
 
 _LISTED, _SIMILAR, _POPULAR = 99, 50, 30  # wrong answers of a list; the rest are random
 _QUESTIONS = 120  # how many similar questions are asked for their answers
-_ENOUGH, _MOST = 1000, 4000  # questions to compare one with: from so many on; of one feature at most
+_ENOUGH, _MOST = 500, 2000  # questions to compare one with: from so many on; of one feature at most
 _REMEMBERED = 2**16  # questions whose similar answers are kept
 
 
