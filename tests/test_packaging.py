@@ -81,6 +81,7 @@ def test_modules_import_one_way():
         *("transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat", "teacher"),
         *("generation", "api_prompt", "api_client", "api_data", "models", "decoding", "inference", "forest"),
         *("decoder", "ranking", "reminding", "predictions", "export", "backends", "training_data"),
+        *("negatives", "contrast"),
         *(
             "checkpoints",
             "finetune",

@@ -75,6 +75,10 @@ def test_loss_curve_with_and_without_validation():
     text = drawn(plots.loss_curve(history))
     assert "training" in text and "validation" in text
     assert "validation" not in drawn(plots.loss_curve(history[:2]))
+    parts = [{"step": step, "loss": 5.0, "answer_loss": 3.0, "contrastive_loss": 2.0} for step in (1, 2)]
+    figure = plots.loss_curve(parts)
+    assert "contrastive" in drawn(figure) and "contrastive" not in text
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [3.0, 3.0]
 
 
 def test_loss_curve_of_a_run_too_short_to_log(recwarn):

@@ -80,14 +80,15 @@ def test_resumed_training_equals_an_unbroken_one(course, rows, step, grouped):
 
 
 @pytest.mark.slow
-def test_killed_with_sigkill_at_random_moments(course):
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_killed_with_sigkill_at_random_moments(course, negatives):
     """The command itself, killed again and again wherever it happens to be, ends as the unbroken one."""
     profile = {
         "model": {"name": "base", "load_in_4bit": False},
         "data": {"root": str(course)},
         "training": {},
     }
-    for key, value in QUICK.items():
+    for key, value in (QUICK | {"training.negatives": negatives}).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -252,20 +253,23 @@ def test_pictures_are_opened_by_workers(course, rows):
 
 
 @pytest.mark.slow
-def test_compiled_layers_give_the_same_losses(course, rows):
-    plain = finetune(settings(training__max_steps=2, peft__lora_dropout=0.0), rows, "plain")
-    compiled = settings(training__max_steps=2, peft__lora_dropout=0.0, training__torch_compile=True)
-    fused = finetune(compiled, rows, "fused")
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_compiled_layers_give_the_same_losses(course, rows, negatives):
+    short = dict(training__max_steps=2, peft__lora_dropout=0.0, training__negatives=negatives)
+    plain = finetune(settings(**short), rows, "plain")
+    fused = finetune(settings(**short, training__torch_compile=True), rows, "fused")
     losses = [[row["loss"] for row in made["history"]] for made in (plain, fused)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: two processes on CPUs")
-def test_two_processes_share_every_batch(course):
-    """Two processes of batch 1 train as one process with batch 2."""
+@pytest.mark.parametrize("negatives", [0, 5])
+def test_two_processes_share_every_batch(course, negatives):
+    """Two processes of batch 1 train as one process with batch 2; with wrong answers too, the same ones."""
     profile = {"data": {"root": str(course), "val_split": "val"}}
-    for key, value in (QUICK | {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2}).items():
+    more = {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2, "training.negatives": negatives}
+    for key, value in (QUICK | more).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -289,7 +293,7 @@ def test_two_processes_share_every_batch(course):
     )
     one, two = (json.loads((course / name / "history.json").read_text()) for name in ("one", "two"))
     assert json.loads((course / "two" / "lab.json").read_text())["made_from"]["processes"] == 2
-    for key in ("loss", "eval_loss", "eval_mrr"):
+    for key in ("loss", "eval_loss", "eval_mrr") + (("contrastive_loss",) if negatives else ()):
         values = [[row[key] for row in history if key in row] for history in (one, two)]
         assert values[0] and values[1] == pytest.approx(values[0], rel=2e-2), key
     assert ran.stderr.count("fine-tuning: 6 of 6") == 1  # one process speaks for both
@@ -418,6 +422,13 @@ def test_refused_on_a_gpu(course, unsloth, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     with pytest.raises(UserError, match=r"no bfloat16; take fp16 \(profile gemma3-4b-t4"):
         backends.check_settings(config, "peft")
+
+
+def test_unsloth_is_not_taken_where_it_lacks_masks(unsloth):
+    asked = {"training.backend": "auto", "training.negatives": 3}
+    assert backends.choose_backend(load_config("gemma3-4b", asked)) == "peft"
+    with pytest.raises(UserError, match=r"training.negatives needs .* Unsloth.*backend peft"):
+        backends.check_settings(load_config("gemma3-4b", asked | {"training.backend": "unsloth"}), "unsloth")
 
 
 def test_unsloth_that_cannot_be_imported(course, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,8 @@ from visdial_lab.progress import say
 
 
 def choose_backend(config: Config) -> str:
-    """ "unsloth" or "peft", as `training.backend` says; auto takes Unsloth when GPU and package are there.
+    """ "unsloth" or "peft", as `training.backend` says; auto takes Unsloth when GPU and package are there,
+    but PEFT with `training.negatives`, for which Unsloth has no masks.
 
     Unsloth is imported here, because it wants to be there before transformers. Raises UserError when it is
     asked for and cannot be had; auto says so and goes on with PEFT.
@@ -27,7 +28,7 @@ def choose_backend(config: Config) -> str:
     if backend == "unsloth" and not (on_gpu and installed):
         lacking = "is not installed (pip install 'visdial-lab[gpu]')" if on_gpu else "needs a CUDA GPU"
         raise UserError(f'training.backend is "unsloth", which {lacking}; use "peft" (or "auto")')
-    if backend == "peft" or not (on_gpu and installed):
+    if backend == "peft" or not (on_gpu and installed) or (backend == "auto" and config.training.negatives):
         return "peft"
     cache = Path(tempfile.gettempdir()) / "unsloth_compiled_cache"  # by default it would lie in the course
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
@@ -75,6 +76,16 @@ def check_settings(config: Config, backend: str) -> None:
     if backend == "unsloth" and config.peft.bias != "none":
         raise UserError(
             f'peft.bias {config.peft.bias} is not what Unsloth trains; use "none", or backend peft'
+        )
+    if training.negatives and backend == "unsloth":
+        raise UserError(
+            "training.negatives needs attention masks of its own, which Unsloth's layers do not take; "
+            "use training.backend peft (or auto)"
+        )
+    if training.negatives and config.generation.style == "reminder":
+        raise UserError(
+            "training.negatives needs generation.style plain: a reminder belongs to its own picture, so one "
+            "before a wrong answer would give it away"
         )
     if training.report_to != "none" and importlib.util.find_spec(training.report_to) is None:
         raise UserError(f"training.report_to {training.report_to}: pip install {training.report_to}")

@@ -93,6 +93,8 @@ class Training(Section):
     metric_for_best_model: Literal["loss", "mrr"]
     early_stopping_patience: Count | None
     report_to: Literal["none", "tensorboard", "wandb"]
+    negatives: Annotated[int, Field(ge=0, le=99)]
+    contrastive_weight: Positive
 
     @model_validator(mode="after")
     def _keys_agree(self):

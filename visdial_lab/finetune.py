@@ -17,11 +17,13 @@ from visdial_lab import checkpoints
 from visdial_lab.backends import check_settings, choose_backend, compile_layers, trainable_model
 from visdial_lab.chat import collator, takes_images
 from visdial_lab.config import Config
+from visdial_lab.contrast import Candidates, add_contrast
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.files import atomic_folder, portable, read_json, resolve, sha256, write_json
 from visdial_lab.generation import read_records, records
 from visdial_lab.metrics import sparse_values
 from visdial_lab.models import load_processor, pick_device, silence, training_base
+from visdial_lab.negatives import WrongAnswers
 from visdial_lab.ranking import iter_scores
 from visdial_lab.reminding import iter_recalled_scores
 from visdial_lab.training_data import by_length, check_style, fitting
@@ -46,11 +48,12 @@ def finetune(
     seconds_left) is called every `logging_steps`.
     Checkpoints gather in OUTPUT_DIR.training; the same call goes on from the last one, after a kill too, to
     the same losses and weights. What another run has left there is refused, or, with `replace`, replaced.
-    Several processes (`accelerate launch`) share every batch.
-    Returns {"history": [{"step", "loss", "learning_rate" or "eval_loss", "eval_mrr" …}], "adapter": Path,
-    "seconds": float}. The folder holds a PEFT adapter, the processor, history.json and lab.json (config, data
-    hashes, versions, seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad
-    records, and a folder that is not ours; WorkFailed when the GPU's memory does not suffice.
+    Several processes (`accelerate launch`) share every batch. With `negatives` the loss has a second part.
+    Returns {"history": [{"step", "loss", "learning_rate" … or "eval_loss", "eval_mrr" …}], "adapter": Path,
+    "seconds": float}; of a loss of two parts the history has "answer_loss" and "contrastive_loss" too. The
+    folder holds a PEFT adapter, the processor, history.json and lab.json (config, data hashes, versions,
+    seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad records, and a folder
+    that is not ours; WorkFailed when the GPU's memory does not suffice.
     """
     from accelerate import PartialState
 
@@ -72,6 +75,9 @@ def finetune(
     if val is not None:
         val_rows = list(records(val, style=config.generation.style))
         val_rows = fitting(processor, val_rows, config.training, "val")[0]
+    wrong = None
+    if config.training.negatives:
+        wrong = WrongAnswers(kept, config.training.negatives, config.training.seed)
     with processes.main_process_first():
         work = checkpoints.begin(output, made_from, replace)
     started = time.monotonic()
@@ -80,7 +86,9 @@ def finetune(
         _look_once(model.get_base_model(), pictures=len(kept) + len(val_rows))
     if backend == "peft" and config.training.torch_compile:
         compile_layers(model)
-    trainer = _trainer(config, model, processor, (kept, lengths), val_rows, work)
+    trainer = _trainer(config, model, processor, (kept, lengths), val_rows, work, wrong)
+    if wrong is not None:
+        add_contrast(trainer, wrong, config.training.contrastive_weight)
     _watch(trainer, processor, val, on_log, config)
     with _explained(config, max(lengths)):
         trainer.train(resume_from_checkpoint=checkpoints.last(work))
@@ -149,11 +157,17 @@ def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) 
 
 
 def _trainer(
-    config: Config, model: Any, processor: Any, train: tuple[list, list], val_rows: list, work: Path
+    config: Config,
+    model: Any,
+    processor: Any,
+    train: tuple[list, list],
+    val_rows: list,
+    work: Path,
+    wrong: WrongAnswers | None,
 ) -> Any:
     """TRL's SFTTrainer around our collator; what it writes, checkpoints, goes to `work`.
 
-    train: records and their lengths.
+    train: records and their lengths. wrong: what else stands in the batches of training.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -168,6 +182,8 @@ def _trainer(
         "on_too_long",
         "num_eval_dialogs",
         "torch_compile",
+        "negatives",
+        "contrastive_weight",
     }
     ours |= {"group_by_length", "early_stopping_patience", "save_steps", "metric_for_best_model"}
     saving: dict[str, Any] = {"save_strategy": "no"}
@@ -200,7 +216,9 @@ def _trainer(
     trainer = SFTTrainer(
         model=model,
         args=settings,
-        data_collator=functools.partial(_collate, collator(processor), both),
+        data_collator=functools.partial(
+            _collate, collator(processor), both, cut, wrong and Candidates(processor, wrong)
+        ),
         train_dataset=Dataset.from_dict({"record": range(cut)}),
         eval_dataset=Dataset.from_dict({"record": range(cut, len(both))}) if watched else None,
         processing_class=processor,
@@ -216,8 +234,13 @@ def _trainer(
     return trainer
 
 
-def _collate(collate: Callable, rows: list[dict], items: list[dict]) -> dict[str, Any]:
-    return collate([rows[item["record"]] for item in items])
+def _collate(
+    collate: Callable, rows: list[dict], cut: int, candidates: Candidates | None, items: list[dict]
+) -> dict[str, Any]:
+    """A batch; of training, which has the records before `cut`, with candidates if there are any."""
+    numbers = [item["record"] for item in items]
+    batch = collate([rows[number] for number in numbers])
+    return candidates(batch, numbers) if candidates and numbers[0] < cut else batch
 
 
 def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | None, config: Config) -> None:
@@ -291,6 +314,8 @@ def _explained(config: Config, longest: int) -> Iterator[None]:
             )
         if not config.model.use_gradient_checkpointing:
             advice.append("model.use_gradient_checkpointing true")
+        if training.negatives > 1:
+            advice.append(f"training.negatives {training.negatives} → {training.negatives // 2}")
         if not config.model.load_in_4bit:
             advice.append("model.load_in_4bit true")
         advice.append(f"max_seq_length below {longest} (the longest dialog) with on_too_long drop_rounds")

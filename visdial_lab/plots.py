@@ -118,11 +118,13 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Training loss (and validation loss where it was measured) over the steps. history: rows of `finetune`.
 
     Each row has "step" and "loss" or "eval_loss": mean of -log p a supervised token, in nats. The scale is
-    logarithmic: the first steps' cliff would hide all that comes after it.
+    logarithmic: the first steps' cliff would hide all that comes after it. With `training.negatives` that part
+    is its "answer_loss", and "contrastive_loss" is drawn beside it.
     """
     figure, (axes,) = _axes(6.8, 3.0, "")
+    history = [row | {"loss": row["answer_loss"]} if "answer_loss" in row else row for row in history]
     kinds = ("loss", "training", "o-", ACCENT), ("eval_loss", "validation", "s--", ORANGE)
-    for key, label, style, color in kinds:
+    for key, label, style, color in (*kinds, ("contrastive_loss", "contrastive, a round", "^:", GREEN)):
         if points := [(row["step"], row[key]) for row in history if key in row]:
             axes.plot(*zip(*points, strict=True), style, color=color, lw=2, ms=4, label=label)
     axes.set(xlabel="step", ylabel="loss (nats a token)")

@@ -33,7 +33,7 @@ def write_report(run: Path) -> Path:
         ) from None
     notes = read_json(run / "adapter" / "lab.json", "adapter's notes")
     history = read_json(run / "history.json", "training history")
-    losses = [row["loss"] for row in history if "loss" in row]
+    losses = [row.get("answer_loss", row["loss"]) for row in history if "loss" in row]
     if not losses:
         raise UserError("history.json holds no loss; run notebook 03 again")
     data = config.data
