@@ -118,8 +118,8 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     """Training loss (and validation loss where it was measured) over the steps. history: rows of `finetune`.
 
     Each row has "step" and "loss" or "eval_loss": mean of -log p a supervised token, in nats. The scale is
-    logarithmic: the first steps' cliff would hide all that comes after it. With `training.negatives` that part
-    is its "answer_loss", and "contrastive_loss" is drawn beside it.
+    logarithmic: the first steps' cliff would hide all that comes after it. With `training.negatives` that
+    part is its "answer_loss", and "contrastive_loss" is drawn beside it.
     """
     figure, (axes,) = _axes(6.8, 3.0, "")
     history = [row | {"loss": row["answer_loss"]} if "answer_loss" in row else row for row in history]
