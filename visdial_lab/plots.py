@@ -147,7 +147,8 @@ def sweeps(runs: Mapping[str, Mapping[str, Any]], own: Mapping[str, str], key: s
     with the profile's own as "profile". own: {a sweep: the value that the profile has}, a panel each. Values
     that are no numbers stand in the order of how many numbers are trained.
     Whiskers: 95 % interval of the difference from the profile, in pairs. Band: from the worst to the best of
-    the runs that differ from the profile in their seed alone.
+    the runs that differ from the profile in their seed alone. What falls below three quarters of the profile
+    would flatten all else: it stands at the bottom with its number.
     """
     figure, panels = _axes(8.6, 2.6 * -(-len(own) // 2), *own, rows=-(-len(own) // 2), sharey=True)
     middle = runs["profile"]["metrics"][key]
@@ -156,16 +157,27 @@ def sweeps(runs: Mapping[str, Mapping[str, Any]], own: Mapping[str, str], key: s
         points = {str(run["value"]): run for run in runs.values() if run["sweep"] == sweep}
         points[value] = runs["profile"]
         names = sorted(points, key=lambda name: (_number(name), points[name]["trainable"]))
-        heights = np.array([points[name]["metrics"][key] for name in names])
+        measured = np.array([points[name]["metrics"][key] for name in names])
+        heights = np.maximum(measured, 0.75 * middle)
         gains = [points[name].get("minus profile", {}).get(key, {}).get("interval", [0, 0]) for name in names]
         whiskers = np.abs(np.transpose(gains) + middle - heights)
-        whiskers[:, names.index(value)] = 0  # the profile from itself
+        whiskers[:, (heights > measured) | (np.array(names) == value)] = 0  # the profile has none from itself
         axes.axhspan(min(seeds), max(seeds), color=GREEN, alpha=0.16, lw=0)
         places = range(len(names))
         axes.errorbar(
             places, heights, whiskers, fmt="o", ms=6, color=ACCENT, mfc="white", ecolor=FAINT, lw=1.5
         )
         axes.plot(names.index(value), middle, "o", ms=7, color=ACCENT, zorder=3)
+        for place in np.flatnonzero(heights > measured):
+            axes.annotate(
+                f"↓ {measured[place]:.2f}",
+                (place, heights[place]),
+                (9, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
         axes.set_xticks(places, [name.replace(" and ", "\nand ") for name in names])
         axes.tick_params(axis="x", labelsize=8)
         axes.margins(x=0.1)
