@@ -68,10 +68,8 @@ def lab(course, tmp_path_factory):
 @pytest.fixture
 def page(browser, lab):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.route(
-        "https://colab.research.google.com/assets/*",
-        lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"),
-    )
+    for place in ("https://colab.research.google.com/assets/*", "https://kaggle.com/static/images/*"):
+        context.route(place, lambda route: route.fulfill(body=BADGE, content_type="image/svg+xml"))
     yield context.new_page()
     context.close()
     end_kernels(lab)

@@ -68,20 +68,20 @@ def test_where_it_runs_is_said(needs, monkeypatch):
 
 def test_the_sandbox_that_grading_would_use(needs, monkeypatch):
     needs()
-    monkeypatch.setattr("visdial_lab.sandbox.choose", lambda: "bubblewrap")
+    monkeypatch.setattr("visdial_lab.grading.sandbox.choose", lambda: "bubblewrap")
     assert found(doctor.check_machine())["grading"] == (True, "sandbox bubblewrap holds here", "")
 
     def nothing_works():
         raise UserError("no sandbox works here (unshare: it leaks). Install bubblewrap or podman. --unsafe …")
 
-    monkeypatch.setattr("visdial_lab.sandbox.choose", nothing_works)
+    monkeypatch.setattr("visdial_lab.grading.sandbox.choose", nothing_works)
     good, text, advice = found(doctor.check_machine())["grading"]
     assert good is None and text == "no sandbox works here (unshare: it leaks)." and "bubblewrap" in advice
 
 
 def test_without_namespaces_nothing_fails(needs, monkeypatch):
     needs()
-    monkeypatch.setitem(sys.modules, "visdial_lab.sandbox", None)
+    monkeypatch.setitem(sys.modules, "visdial_lab.grading.sandbox", None)
     assert found(doctor.check_machine())["grading"][:2] == (None, "no sandbox on this system")
 
 

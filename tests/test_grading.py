@@ -17,15 +17,15 @@ import psutil
 import pytest
 import tiny_problem_set
 
-from visdial_lab import grading, scoring
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.grading import Lateness, grade
-from visdial_lab.release import release
-from visdial_lab.sandbox import choose
-from visdial_lab.similarity import similar_pairs
-from visdial_lab.submissions import MAX_BYTES, Submission, cells_of, collect
-from visdial_lab.walls import Limits
+from visdial_lab.grading import pile, scoring
+from visdial_lab.grading.pile import Lateness, grade
+from visdial_lab.grading.release import release
+from visdial_lab.grading.sandbox import choose
+from visdial_lab.grading.similarity import similar_pairs
+from visdial_lab.grading.submissions import MAX_BYTES, Submission, cells_of, collect
+from visdial_lab.grading.walls import Limits
 
 pytestmark = pytest.mark.slow  # sandboxes start and stop
 
@@ -250,8 +250,8 @@ def test_inputs_differ_between_students_and_stay_the_same_for_one(graded, monkey
 
 
 def test_a_second_run_grades_only_what_changed(graded, submitted, notebook, monkeypatch):
-    first, ran, real = graded(jobs=2), [], grading.grade_one
-    monkeypatch.setattr(grading, "grade_one", lambda given, entry, *rest: ran.append(entry.student)
+    first, ran, real = graded(jobs=2), [], pile.grade_one
+    monkeypatch.setattr(pile, "grade_one", lambda given, entry, *rest: ran.append(entry.student)
                         or real(given, entry, *rest))  # fmt: skip
     assert graded() == first and ran == []
     (submitted / "cleo.ipynb").write_bytes(notebook(GOOD))
@@ -267,7 +267,7 @@ def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebo
     for number in range(6):
         (submitted / f"slow{number}.ipynb").write_bytes(notebook(GOOD, more="import time; time.sleep(1)"))
     code = (
-        "from pathlib import Path; from visdial_lab.grading import grade; from visdial_lab.walls import Limits\n"
+        "from pathlib import Path; from visdial_lab.grading.pile import grade; from visdial_lab.grading.walls import Limits\n"
         f"grade(Path({str(submitted)!r}), 'ps0', Path({str(tmp_path / 'out')!r}), 2, unsafe=True,"
         f" solutions=Path({str(course / 'solutions')!r}))"
     )
@@ -315,17 +315,17 @@ def test_late_days(graded):
 
 
 def test_the_machines_fault_is_not_the_students(graded, monkeypatch, tmp_path):
-    real = grading.score
+    real = pile.score
 
     def fail(given, student, reference, seed):
         if "bob" in seed:
             raise WorkFailed("the sandbox does not start")
         return real(given, student, reference, seed)
 
-    monkeypatch.setattr(grading, "score", fail)
+    monkeypatch.setattr(pile, "score", fail)
     assert "could not be graded" in graded()["bob"]["problem"]
     assert not (tmp_path / "out" / "results" / "bob.json").exists()
-    monkeypatch.setattr(grading, "score", real)
+    monkeypatch.setattr(pile, "score", real)
     assert graded()["bob"]["earned"] == 3
 
 
@@ -360,8 +360,8 @@ def test_a_measured_speed_up(tmp_path):
 
 
 def test_without_a_sandbox_nothing_runs(graded, monkeypatch):
-    monkeypatch.setattr(grading, "choose", lambda rung, unsafe, secret: choose("unshare") and None)
-    monkeypatch.setattr("visdial_lab.sandbox.problem_of", lambda rung, secret=(): "not here")
+    monkeypatch.setattr(pile, "choose", lambda rung, unsafe, secret: choose("unshare") and None)
+    monkeypatch.setattr("visdial_lab.grading.sandbox.problem_of", lambda rung, secret=(): "not here")
     with pytest.raises(UserError, match="no sandbox works here"):
         graded(unsafe=False)
 
@@ -401,8 +401,8 @@ def test_what_the_reference_or_many_have_is_no_sign():
 def test_the_gradebook(course, graded, submitted):
     from nbgrader.api import Gradebook
 
-    from visdial_lab.gradebook import import_results
-    from visdial_lab.problem_sets import load
+    from visdial_lab.grading.gradebook import import_results
+    from visdial_lab.grading.problem_sets import load
 
     given = load("ps0", course / "solutions")
     (submitted / "dan.ipynb").write_text("{nope")
@@ -431,8 +431,8 @@ def test_the_gradebook(course, graded, submitted):
 
 
 def test_the_commands(course, submitted, tmp_path, monkeypatch, capsys):
-    real = grading.load
-    monkeypatch.setattr(grading, "load", lambda name, _: real(name, course / "solutions"))
+    real = pile.load
+    monkeypatch.setattr(pile, "load", lambda name, _: real(name, course / "solutions"))
     words = ["grade", submitted, "--assignment", "ps0", "--output", tmp_path / "out", "-j", "2", "--unsafe"]
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])

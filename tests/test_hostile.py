@@ -13,10 +13,10 @@ import psutil
 import pytest
 import tiny_problem_set
 
-from visdial_lab.grading import grade
-from visdial_lab.release import release
-from visdial_lab.sandbox import RUNGS, problem_of
-from visdial_lab.walls import Limits
+from visdial_lab.grading.pile import grade
+from visdial_lab.grading.release import release
+from visdial_lab.grading.sandbox import RUNGS, problem_of
+from visdial_lab.grading.walls import Limits
 
 pytestmark = pytest.mark.slow
 _LIMITS = Limits(

@@ -8,12 +8,12 @@ import nbformat
 import pytest
 import tiny_problem_set
 
-from visdial_lab import problem_sets
 from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.problem_sets import load, overlay, stub
-from visdial_lab.release import leaks, out_of_sync, prove, release
-from visdial_lab.sandbox import choose
-from visdial_lab.submissions import cells_of
+from visdial_lab.grading import problem_sets
+from visdial_lab.grading.problem_sets import load, overlay, stub
+from visdial_lab.grading.release import leaks, out_of_sync, prove, release
+from visdial_lab.grading.sandbox import choose
+from visdial_lab.grading.submissions import cells_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.parent.name for path in (ROOT / "solutions").glob("*/hidden.py"))

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from visdial_lab import sandbox, walls
 from visdial_lab.errors import UserError
 from visdial_lab.exercises import call, decode, encode_call
-from visdial_lab.sandbox import RUNGS, Sandbox, Stopped, choose, problem_of
-from visdial_lab.walls import PLAIN, Limits
+from visdial_lab.grading import sandbox, walls
+from visdial_lab.grading.sandbox import RUNGS, Sandbox, Stopped, choose, problem_of
+from visdial_lab.grading.walls import PLAIN, Limits
 
 pytestmark = pytest.mark.slow  # sandboxes start and stop
 
@@ -117,7 +117,7 @@ def test_it_dies_with_the_grader(rung, tmp_path):
     if problem := problem_of(rung):
         pytest.skip(f"SKIPPED: rung {rung} is not there: {problem}")
     code = (
-        "import visdial_lab.sandbox as s, threading, time\n"
+        "import visdial_lab.grading.sandbox as s, threading, time\n"
         f"box = s.Sandbox({rung!r}, s.Limits())\nbox.ask({{'run': '', 'name': 'a'}}, 20)\n"
         "threading.Timer(0.3, lambda: print('running', flush=True)).start()\n"
         "box.ask({'run': 'marker = 654321\\nwhile True: pass', 'name': 'b'}, 60)\n"

@@ -24,9 +24,9 @@ def release(
     ] = False,
 ) -> None:
     """Make assignments/psN, what students get, from solutions/psN."""
-    from visdial_lab import release as making
-    from visdial_lab.problem_sets import load
-    from visdial_lab.walls import PLAIN
+    from visdial_lab.grading import release as making
+    from visdial_lab.grading.problem_sets import load
+    from visdial_lab.grading.walls import PLAIN
 
     for name in names:
         folder = making.release(name)
@@ -62,9 +62,9 @@ def grade(
     ] = False,
 ) -> None:
     """Grade submissions that you need not trust; writes grades.csv, grades.json, index.html and feedback/."""
-    from visdial_lab.grading import Lateness
-    from visdial_lab.grading import grade as grade_all
-    from visdial_lab.walls import Limits
+    from visdial_lab.grading.pile import Lateness
+    from visdial_lab.grading.pile import grade as grade_all
+    from visdial_lab.grading.walls import Limits
 
     limits = Limits(cell=cell_seconds, total=total_seconds, memory=int(memory_gb * 2**30))
     lateness = Lateness(_moment(due), free_days, late_penalty)
@@ -87,9 +87,9 @@ def grade(
 
 def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> None:
     from visdial_lab.files import course_root
-    from visdial_lab.gradebook import import_results
-    from visdial_lab.problem_sets import load
-    from visdial_lab.submissions import collect
+    from visdial_lab.grading.gradebook import import_results
+    from visdial_lab.grading.problem_sets import load
+    from visdial_lab.grading.submissions import collect
 
     notebooks = {entry.student: entry.data for entry in collect(submissions, assignment)}
     count = import_results(load(assignment), results, notebooks, course_root())

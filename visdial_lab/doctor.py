@@ -96,7 +96,7 @@ def _profile(config: Config) -> Check:
 def _sandbox() -> Check:
     """The wall that `visdial-lab grade` would run strangers' notebooks behind: tried, as grading tries it."""
     try:
-        from visdial_lab.sandbox import choose
+        from visdial_lab.grading.sandbox import choose
 
         return "grading", True, f"sandbox {choose()} holds here", ""
     except UserError as error:

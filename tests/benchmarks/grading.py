@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from visdial_lab.files import course_root
-from visdial_lab.grading import grade
-from visdial_lab.problem_sets import exercise_of, load, stub
+from visdial_lab.grading.pile import grade
+from visdial_lab.grading.problem_sets import exercise_of, load, stub
 
 
 def make_submissions(name: str, count: int, folder: Path) -> None:

@@ -19,14 +19,22 @@ from typing import Any
 
 from visdial_lab import __version__
 from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.feedback import write_pages
 from visdial_lab.files import read_json, write_json, write_text
-from visdial_lab.problem_sets import TEXT_STUB, ProblemSet, exercise_of, load, overlay, stub, with_answers
-from visdial_lab.sandbox import choose
-from visdial_lab.scoring import Session, reference_session, score
-from visdial_lab.similarity import similar_pairs
-from visdial_lab.submissions import Submission, cells_of, collect
-from visdial_lab.walls import PACKAGE, Limits
+from visdial_lab.grading.feedback import write_pages
+from visdial_lab.grading.problem_sets import (
+    TEXT_STUB,
+    ProblemSet,
+    exercise_of,
+    load,
+    overlay,
+    stub,
+    with_answers,
+)
+from visdial_lab.grading.sandbox import choose
+from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.similarity import similar_pairs
+from visdial_lab.grading.submissions import Submission, cells_of, collect
+from visdial_lab.grading.walls import PACKAGE, Limits
 
 _MAX_CELLS = 500
 _Result = dict[str, Any]
@@ -177,7 +185,7 @@ def _result(given: ProblemSet, entry: Submission, tests: list[_Result], notes: l
 
 def _made_from(given: ProblemSet, limits: Limits) -> str:
     digest = hashlib.sha256(json.dumps([__version__, dataclasses.asdict(limits)]).encode())
-    for path in (given.source, given.folder / "hidden.py", *sorted(PACKAGE.glob("*.py"))):
+    for path in (given.source, given.folder / "hidden.py", *sorted(PACKAGE.rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -17,10 +17,10 @@ from typing import Any
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.exercises import draw, encode_call
 from visdial_lab.files import course_root, read_text, write_text
-from visdial_lab.problem_sets import ProblemSet, exercise_of, load, stub, with_answers
-from visdial_lab.scoring import Session, reference_session, score
-from visdial_lab.submissions import cells_of
-from visdial_lab.walls import PLAIN, Limits
+from visdial_lab.grading.problem_sets import ProblemSet, exercise_of, load, stub, with_answers
+from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.submissions import cells_of
+from visdial_lab.grading.walls import PLAIN, Limits
 
 
 def release(name: str, output: Path | None = None, solutions: Path | None = None) -> Path:

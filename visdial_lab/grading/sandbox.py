@@ -26,7 +26,16 @@ from typing import Any
 from visdial_lab.errors import UserError
 from visdial_lab.exercises import decode
 from visdial_lab.files import course_root
-from visdial_lab.walls import PACKAGE, PLAIN, Limits, command, engine, environment, outer_environment, view
+from visdial_lab.grading.walls import (
+    PACKAGE,
+    PLAIN,
+    Limits,
+    command,
+    engine,
+    environment,
+    outer_environment,
+    view,
+)
 
 RUNGS = ("container", "bubblewrap", "unshare")  # strongest first
 _LOOK_SECONDS = 0.25  # how often memory and processes are counted

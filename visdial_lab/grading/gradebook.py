@@ -15,7 +15,7 @@ import nbformat
 
 from visdial_lab.errors import UserError
 from visdial_lab.files import write_text
-from visdial_lab.problem_sets import ProblemSet
+from visdial_lab.grading.problem_sets import ProblemSet
 
 
 def import_results(

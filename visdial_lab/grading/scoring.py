@@ -14,9 +14,9 @@ from typing import Any
 
 from visdial_lab.errors import WorkFailed
 from visdial_lab.exercises import Test, compare, decode, draw, encode_call
-from visdial_lab.problem_sets import ProblemSet
-from visdial_lab.sandbox import Sandbox, Stopped
-from visdial_lab.walls import Limits
+from visdial_lab.grading.problem_sets import ProblemSet
+from visdial_lab.grading.sandbox import Sandbox, Stopped
+from visdial_lab.grading.walls import Limits
 
 _RESTARTS = 12  # of one submission
 _FOR_EVER = 1e6  # seconds: the reference runs as long as there are submissions

@@ -20,7 +20,7 @@ from pathlib import Path
 from visdial_lab.files import course_root
 
 PLAIN = "plain process"  # no wall: limits only
-PACKAGE = Path(__file__).absolute().parent
+PACKAGE = Path(__file__).absolute().parents[1]  # visdial_lab
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/etc/localtime")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -44,7 +44,7 @@ def command(rung: str, limits: Limits, name: str, folder: str) -> list[str]:
     """The command line that starts the executor on a rung."""
     # A container counts its own processes; the kernel would count those of all containers of one user.
     within = dataclasses.asdict(limits) | ({"processes": None} if rung == "container" else {})
-    executor = [sys.executable, "-m", "visdial_lab.executor", json.dumps(within)]
+    executor = [sys.executable, "-m", "visdial_lab.grading.executor", json.dumps(within)]
     if rung == PLAIN:
         return executor
     inner = [

@@ -1,0 +1,1 @@
+"""Strangers' notebooks, graded without trust: assignments made, submissions run behind walls and scored."""
