@@ -5,7 +5,6 @@ borrowed from the environment that the tests run in, but not what Colab lacks. I
 Colab starts: in an empty folder, without the course. GitHub is a local repository; pip is the real one.
 """
 
-import contextlib
 import os
 import re
 import subprocess
@@ -136,11 +135,12 @@ def colab_python(tmp_path_factory) -> Path:
 def borrow(folder: Path, without: list[str]) -> None:
     """Links to all that is installed here, without some packages."""
     folder.mkdir()
-    left_out = {"__pycache__"}
-    for name in without:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            left_out |= {file.parts[0] for file in metadata.distribution(name).files or ()}
+    without = [canonicalize_name(name) for name in without]
     for place in (path for path in sys.path if path.endswith(("site-packages", "dist-packages"))):
+        absent = [
+            one for one in metadata.distributions(path=[place]) if canonicalize_name(one.name) in without
+        ]
+        left_out = {"__pycache__", *(file.parts[0] for one in absent for file in one.files or ())}
         for path in Path(place).iterdir():
             if path.name not in left_out and path.suffix != ".pth" and not (folder / path.name).exists():
                 (folder / path.name).symlink_to(path)
@@ -185,6 +185,13 @@ def colab(colab_python, github, tmp_path_factory):
     jupyter.undo()
 
 
+@pytest.fixture(scope="module")
+def started(colab, colab_python) -> tuple[dict[str, str], str]:
+    """The first notebook up to its setup cell: the versions there were before, and what the cell said."""
+    before = versions(colab_python)
+    return before, text(colab[0]("01_data_exploration", last=2))
+
+
 @pytest.mark.slow
 def test_the_library_with_colabs_libraries(colab_python):
     code = "import IPython, ipykernel, ipywidgets, traitlets, transformers, peft, numpy\n"
@@ -197,8 +204,8 @@ def test_the_library_with_colabs_libraries(colab_python):
 
 
 @pytest.mark.slow
-def test_widgets_of_that_time_move(colab_python):
-    """The widgets' own tests, on ipywidgets 7.7."""
+def test_widgets_of_that_time_move(colab_python, started):
+    """The widgets' own tests, on ipywidgets 7.7 and with what the setup cell has installed."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_widgets.py")]
     run = subprocess.run([colab_python, *words], capture_output=True, text=True, env=env, cwd=ROOT)
@@ -207,11 +214,11 @@ def test_widgets_of_that_time_move(colab_python):
 
 
 @pytest.mark.slow
-def test_the_setup_cell_in_an_empty_folder(colab, colab_python):
+def test_the_setup_cell_in_an_empty_folder(colab, colab_python, started):
     """The course is fetched, and what is missing, once; a new session in that folder finds all of it."""
     run, content = colab
-    before = versions(colab_python)
-    installing, *lines = text(run("01_data_exploration", last=2)).strip().splitlines()
+    before, said = started
+    installing, *lines = said.strip().splitlines()
     assert installing.startswith("Colab: installing ")
     asked = re.findall(r"([\w-]+)[<>]", installing)
     assert set(asked) == {need.name for need in EXTRAS["colab"]}
@@ -236,40 +243,43 @@ def versions(python: Path) -> dict[str, str]:
 
 # Every control of the notebook is moved, as a hand would, and what is then drawn is looked at.
 MOVE = """
-import ipywidgets
+def _move_everything():  # names of its own: a notebook may have its own `moved`
+    import ipywidgets
 
-everything = list(ipywidgets.Widget.widgets.values())
-pages = [widget for widget in everything if type(widget).__name__ == "HTML"]
-moved, wrong = 0, []
-for control in everything:
-    kind = type(control).__name__
-    if kind in ("IntSlider", "FloatSlider"):
-        values = [control.max, control.min]
-    elif kind in ("Dropdown", "ToggleButtons", "RadioButtons", "SelectionSlider"):
-        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
-    elif kind in ("Checkbox", "ToggleButton"):
-        values = [not control.value]
-    elif kind in ("Text", "Textarea", "Combobox"):
-        values = ["", "is there a <b>dog</b>?"]
-    else:
-        continue
-    for value in values:
-        control.value = value
-        moved += 1
-        drawn = [page.value for page in pages if "role='alert'" in page.value]
-        wrong += [page for page in drawn if "UserError" not in page]  # that one is for the student to read
-print(f"moved {moved} times, wrong: {wrong}")
+    everything = list(ipywidgets.Widget.widgets.values())
+    pages = [widget for widget in everything if type(widget).__name__ == "HTML"]
+    moved, wrong = 0, []
+    for control in everything:
+        kind = type(control).__name__
+        if kind in ("IntSlider", "FloatSlider"):
+            values = [control.max, control.min]
+        elif kind in ("Dropdown", "ToggleButtons", "RadioButtons", "SelectionSlider"):
+            values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        elif kind in ("Checkbox", "ToggleButton"):
+            values = [not control.value]
+        elif kind in ("Text", "Textarea", "Combobox"):
+            values = ["", "is there a <b>dog</b>?"]
+        else:
+            continue
+        for value in values:
+            control.value = value
+            moved += 1
+            drawn = [page.value for page in pages if "role='alert'" in page.value]
+            wrong += [page for page in drawn if "UserError" not in page]  # that one is for the student
+    print(f"moved {moved} times, wrong: {wrong}")
+
+_move_everything()
 """
 
 
 @pytest.mark.slow
-def test_every_cell_of_every_notebook(colab):
+def test_every_cell_of_every_notebook(colab, started):
     """Widgets among them: each is made, stands beside its static picture, and can be moved."""
     run, _ = colab
     for name in NOTEBOOKS:
         notebook = run(name, then=MOVE)
         moved = re.search(r"moved (\d+) times, wrong: \[\]$", text(notebook).strip())
-        assert moved, text(notebook).strip().splitlines()[-1]
+        assert moved, f"{name}: {text(notebook).strip().splitlines()[-1]}"
         assert int(moved[1]) > 0 or not any(WIDGET in output.get("data", {}) for output in outputs(notebook))
         for output in outputs(notebook):
             assert output.output_type != "error"

@@ -332,7 +332,7 @@ while not os.path.exists(output):
         kills -= 1
         while (os.path.getsize(part) if os.path.exists(part) else 0) <= size + 200 * (kills % 2):
             time.sleep(0.0005)
-        time.sleep(rng.uniform(0, 0.15))
+        time.sleep(rng.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         print(json.dumps({"killed": True}), file=open(log, "a"))
     os.waitpid(child, 0)
@@ -350,7 +350,7 @@ def environment(**more):
 @pytest.mark.slow
 def test_killed_again_and_again(rank, model, tmp_path):
     """kill -9 at random moments: the bytes of a quiet run, and nothing in the journal is scored again."""
-    path = make_dataset(tmp_path / "data", dialogs=40) / "visdial_1.0_val.json"
+    path = make_dataset(tmp_path / "data", dialogs=80) / "visdial_1.0_val.json"
     _, _, expected = rank(model, path)
     output, log = tmp_path / "killed.json", tmp_path / "log"
     words = [output, log, 6, *command(model, path, output)]
@@ -371,7 +371,7 @@ def test_killed_again_and_again(rank, model, tmp_path):
         finished = set(given) - set(rest)
         assert finished <= set(scored) and len(set(scored) - finished) <= 1  # the one in flight
     counted = collections.Counter(image_id for _, scored in runs for image_id in scored)
-    assert len(counted) == 40 and counted.total() <= 40 + kills
+    assert len(counted) == 80 and counted.total() <= 80 + kills
 
 
 @pytest.mark.slow
