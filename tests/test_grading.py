@@ -303,7 +303,7 @@ def test_a_broken_submission_has_a_verdict_and_harms_nobody(graded, submitted, t
     assert "not valid JSON" in results["dan"]["problem"] and "link" in results["eve"]["problem"]
     assert "The submission is a link" in (tmp_path / "out" / "feedback" / "eve.html").read_text()
     assert "\n'=1+1," in (tmp_path / "out" / "grades.csv").read_text()
-    assert "the answer cell of ps0.mean is missing" in results["=1+1"]["notes"]
+    assert "the answer cell of ps0.mean is missing; other cells count" in results["=1+1"]["notes"]
 
 
 def test_late_days(graded):

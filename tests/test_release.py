@@ -191,7 +191,7 @@ def test_missing_cells_come_back(given, released):
     to_run, notes = overlay(given, student)
     assert to_run[0][0] == "ps0-setup" and dict(to_run)["ps0-mean-code"] == ""
     assert "locked cell ps0-setup was gone; it was put back" in notes
-    assert "the answer cell of ps0.mean is missing" in notes
+    assert "the answer cell of ps0.mean is missing; other cells count" in notes
 
 
 def test_of_two_answers_the_last_with_something_in_it_counts(given, released):
@@ -218,7 +218,7 @@ def test_tampered_marks_change_nothing(given, released):
     student = [cell | {"type": "markdown"} if cell["id"] == "ps0-rows-code" else cell for cell in student]
     to_run, notes = overlay(given, student)
     assert "evil = 1" not in code_of(to_run)
-    assert "the answer cell of ps0.rows is missing" in notes
+    assert "the answer cell of ps0.rows is missing; other cells count" in notes
 
 
 def test_the_stub_is_the_one_that_nbgrader_makes(given, released):

@@ -45,7 +45,7 @@ def import_results(
             if result["problem"] is not None:
                 continue
             student = result["file"]  # a name without a slash: it becomes a folder
-            gradebook.update_or_create_student(student)
+            gradebook.update_or_create_student(student, last_name=result["student"])
             try:
                 submission = gradebook.find_submission(given.name, student)
             except MissingEntry:
@@ -69,6 +69,35 @@ def import_results(
             done += 1
         gradebook.db.commit()
     return done
+
+
+def marks_by_hand(assignment: str, course: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """{student's file name: {grade_id: {"mark": points, "comment": text or None}}} as given in formgrader.
+
+    Empty where there is no gradebook of the course, no such assignment in it, or no nbgrader.
+    """
+    path = course / "gradebook.db"
+    try:
+        from nbgrader.api import Gradebook, MissingEntry
+    except ImportError:
+        return {}
+    if not path.is_file():
+        return {}
+    marks: dict[str, dict[str, dict[str, Any]]] = {}
+    with warnings.catch_warnings(), _alembic_on_path(), Gradebook(f"sqlite:///{path}", "visdial-lab") as book:
+        warnings.simplefilter("ignore")  # of nbgrader's own use of its database
+        try:
+            submissions = book.find_assignment(assignment).submissions
+        except MissingEntry:
+            return {}
+        for notebook in (notebook for submission in submissions for notebook in submission.notebooks):
+            said = {comment.name: comment.comment or None for comment in notebook.comments}
+            for grade in notebook.grades:
+                if grade.manual_score is not None:
+                    mark = float(grade.manual_score) + float(grade.extra_credit or 0)
+                    entry = {"mark": mark, "comment": said.get(grade.name)}
+                    marks.setdefault(notebook.student.id, {})[grade.name] = entry
+    return marks
 
 
 def _declare(gradebook: Any, given: ProblemSet) -> None:

@@ -26,6 +26,7 @@ from visdial_lab.grading.problem_sets import (
     ProblemSet,
     exercise_of,
     load,
+    of_another,
     overlay,
     stub,
     with_answers,
@@ -70,11 +71,13 @@ def grade(
     limits: Limits | None = None,
     lateness: Lateness | None = None,
     solutions: Path | None = None,
+    marks: dict[str, dict[str, _Result]] | None = None,
     progress: Callable[..., None] = lambda *_: None,
 ) -> list[_Result]:
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
-    Returns the results, sorted by student. Raises UserError when there is nothing to grade, or no sandbox
+    marks: what was given by hand, from `gradebook.marks_by_hand`. Returns the results, sorted by student.
+    Raises UserError when there is nothing to grade, or no sandbox
     that holds and not `unsafe`; WorkFailed when the reference solution itself fails.
     """
     given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
@@ -91,7 +94,7 @@ def grade(
             write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
         kept[entry.student] = result
         progress(len(found) - len(missing) + done, len(found))
-    results = [_with_lateness(kept[entry.student], entry, lateness) for entry in found]
+    results = [_with_lateness(kept[entry.student], entry, lateness, marks or {}) for entry in found]
     _write(given, found, results, output)
     return results
 
@@ -133,6 +136,8 @@ def grade_one(
         cells = cells_of(entry.data)
         if len(cells) > _MAX_CELLS:
             raise UserError(f"has {len(cells):,} cells; more than {_MAX_CELLS} are not graded")
+        if other := of_another(given, cells):
+            raise UserError(f"is a notebook of {other}, not of {given.name}")
     except UserError as error:
         return _ungraded(given, entry, str(error))
     to_run, notes = overlay(given, cells)
@@ -211,11 +216,20 @@ def _kept(output: Path, entry: Submission, made_from: str) -> _Result | None:
 # ---- what is written
 
 
-def _with_lateness(result: _Result, entry: Submission, lateness: Lateness) -> _Result:
+def _with_lateness(
+    result: _Result, entry: Submission, lateness: Lateness, marks: dict[str, dict[str, _Result]]
+) -> _Result:
+    """The result with what is left after late days, and with the marks given by hand, once all are there."""
     days = lateness.days(entry.handed_in)
-    final = round(result["earned"] * lateness.factor(days), 4)
+    factor = lateness.factor(days)
     handed_in = entry.handed_in and entry.handed_in.isoformat(timespec="seconds")
-    return result | {"days_late": days, "score": final, "handed_in": handed_in}
+    given = marks.get(result["file"], {})
+    opened = [part | given.get(part["id"], {"mark": None, "comment": None}) for part in result["open"]]
+    marked = [part["mark"] for part in opened if part["mark"] is not None]
+    by_hand = round(sum(marked) * factor, 4) if len(marked) == len(opened) else None
+    score = round(result["earned"] * factor, 4)
+    late = {"days_late": days, "score": score, "by_hand": by_hand, "handed_in": handed_in}
+    return result | late | {"open": opened}
 
 
 def _write(given: ProblemSet, found: list[Submission], results: list[_Result], output: Path) -> None:
@@ -235,11 +249,14 @@ def _table(results: list[_Result]) -> str:
     """grades.csv. The mark at its start is for spreadsheets; what they take for a formula is quoted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["student", "score", "max", "percent", "open points", "days late", "note"])
+    head = ["student", "score", "max", "percent", "open", "open max", "total", "days late", "note"]
+    writer.writerow(head)
     for result in results:
         percent = 100 * result["score"] / result["max"] if result["max"] else 0
         note = result["problem"] or "; ".join(result["notes"])
         row = [result["student"], f"{result['score']:g}", f"{result['max']:g}", f"{percent:.1f}"]
-        row += [f"{sum(part['points'] for part in result['open']):g}", result["days_late"], note]
+        by_hand = result["by_hand"]  # None: not marked yet
+        row += ["" if by_hand is None else f"{by_hand:g}", f"{sum(p['points'] for p in result['open']):g}"]
+        row += ["" if by_hand is None else f"{result['score'] + by_hand:g}", result["days_late"], note]
         writer.writerow([f"'{cell}" if str(cell)[:1] in tuple("=+-@\t\r") else cell for cell in row])
     return "\ufeff" + text.getvalue()

@@ -7,18 +7,18 @@ holds the visible tests as data, with the results that the reference solution gi
 import io
 import json
 import logging
-import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.exercises import draw, encode_call
 from visdial_lab.files import course_root, read_text, write_text
 from visdial_lab.grading.problem_sets import ProblemSet, exercise_of, load, stub, with_answers
-from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.scoring import Session, drawn, encoded, reference_session, score
 from visdial_lab.grading.submissions import cells_of
 from visdial_lab.grading.walls import PLAIN, Limits
 
@@ -37,11 +37,19 @@ def release(name: str, output: Path | None = None, solutions: Path | None = None
         for old in folder.iterdir():
             if old.name not in (f"{name}.ipynb", "checks.json"):
                 raise UserError(f"{old} was not made by release: put it into solutions/{name}, or remove it")
-        shutil.copyfile(made, folder / f"{name}.ipynb")
+        write_text(folder / f"{name}.ipynb", _without_timings(read_text(made, "released notebook")))
         rows = (f'"{name}": {json.dumps(entry)}' for name, entry in checks["exercises"].items())
         head = f'{{"assignment": "{given.name}", "exercises": {{'
         write_text(folder / "checks.json", ",\n".join(rows).join((f"{head}\n", "\n}}\n")))
     return folder
+
+
+def _without_timings(text: str) -> str:
+    """Without when the author's own run of each cell began and ended, which Jupyter may have noted."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    return nbformat.writes(notebook) + "\n"
 
 
 def _students_notebook(given: ProblemSet, temporary: Path) -> Path:
@@ -83,7 +91,7 @@ def visible_checks(given: ProblemSet) -> dict[str, Any]:
             shown = []
             for test in (test for test in own if test.visible):
                 calls = []
-                for entry in map(encode_call, draw(test, "visible")):
+                for entry in (encoded(test, entry) for entry in drawn(test, "visible")):
                     reply = reference.call(entry)
                     answer = (
                         {"expected": reply["value"]}
@@ -120,10 +128,12 @@ def prove(given: ProblemSet, rung: str, limits: Limits | None = None) -> list[st
         with Session(cells, rung, limits) as session:
             return score(given, session, own.reference, "proof")
 
-    with ThreadPoolExecutor(2) as pool:
-        scored = list(pool.map(results_of, [cells for _, cells, _ in cases]))
-    for reference in opened:
-        reference.cancel()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            scored = list(pool.map(results_of, [cells for _, cells, _ in cases]))
+    finally:
+        for reference in opened:
+            reference.cancel()
     problems = []
     for (name, _, points), results in zip(cases, scored, strict=True):
         got = sum(result["earned"] for result in results)

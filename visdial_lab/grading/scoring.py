@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from visdial_lab.errors import WorkFailed
+from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.exercises import Test, compare, decode, draw, encode_call
 from visdial_lab.grading.problem_sets import ProblemSet
 from visdial_lab.grading.sandbox import Sandbox, Stopped
@@ -134,9 +134,12 @@ def score(given: ProblemSet, student: Session, reference: Session, seed: str) ->
 def _run_test(test: Test, student: Session, reference: Session, seed: str) -> tuple[str | None, str | None]:
     """(what is wrong in full, what is wrong without giving anything away), or (None, None)."""
     ours, theirs = [], []
-    for entry in draw(test, seed):
-        command = encode_call(entry)
+    for entry in drawn(test, seed):
+        command = encoded(test, entry)
         expected = _expected(reference, command)
+        missing = _error(expected)
+        if missing is not None and missing["type"] == "NameError":
+            raise WorkFailed(f"{test.exercise} “{test.name}” in the reference: {missing['message']}")
         if test.faster_than:
             with student.frozen():
                 began = time.perf_counter()
@@ -159,6 +162,25 @@ def _run_test(test: Test, student: Session, reference: Session, seed: str) -> tu
             said = f"{ratio:.1f} times as fast as {test.faster_than}; asked for {test.by:g}"
             return said, said
     return None, None
+
+
+def drawn(test: Test, seed: str) -> list[Any]:
+    """The calls of a test. Raises WorkFailed, with the test's name, when the author's code for them fails."""
+    try:
+        return list(draw(test, seed))
+    except UserError:  # says it already
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise WorkFailed(f"{test.exercise} “{test.name}”: drawing its inputs fails: {why}") from error
+
+
+def encoded(test: Test, entry: Any) -> dict[str, Any]:
+    """A call as JSON. Raises WorkFailed, with the test's name, for arguments that are not plain data."""
+    try:
+        return encode_call(entry)
+    except TypeError as error:
+        raise WorkFailed(f"{test.exercise} “{test.name}” passes {error}, which is not plain data") from error
 
 
 def _expected(reference: Session, command: dict[str, Any]) -> dict[str, Any]:

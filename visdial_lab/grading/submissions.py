@@ -6,20 +6,23 @@ graded becomes a submission with a `problem`, so that it gets a verdict like all
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from visdial_lab.errors import UserError
 
 MAX_BYTES = 20 << 20  # of a notebook; pictures in outputs are dropped anyway
 _MAX_FILES = 20_000
+_IGNORED = {"__MACOSX", ".ipynb_checkpoints"}  # what systems put beside notebooks
 # Moodle: Ada Example_123_assignsubmission_file/ps1.ipynb; Canvas: exampleada_LATE_123_456_ps1-2.ipynb
 _MOODLE = re.compile(r"(?P<student>.+?)_\d+_assignsubmission_(file|onlinetext)_?$")
 _CANVAS = re.compile(r"(?P<student>[^_]+)_(?:LATE_)?\d+_\d+_.+$")
@@ -57,7 +60,8 @@ def collect(source: Path, assignment: str) -> list[Submission]:
     elif source.suffix == ".ipynb" and source.is_file():
         found = [_read(source, source.stem)]
     else:
-        raise UserError(f"submissions not found: {source} is no folder, no zip and no notebook")
+        what = "is no folder, no zip and no notebook" if source.exists() else "is not there"
+        raise UserError(f"submissions not found: {source} {what}")
     if not found:
         raise UserError(
             f"no submissions for {assignment} in {source}: no notebook, folder or zip was found there"
@@ -139,15 +143,17 @@ def _time(text: str) -> datetime.datetime | None:
 
 def _sized(student: str, data: bytes, when: datetime.datetime | None) -> Submission:
     if len(data) > MAX_BYTES:
-        problem = f"the notebook is larger than {MAX_BYTES >> 20} MB; clear its outputs and hand it in again"
+        problem = (
+            f"what was handed in is larger than {MAX_BYTES >> 20} MB; clear its outputs and hand it in again"
+        )
         return Submission(student, problem=problem, handed_in=when)
     return Submission(student, data, handed_in=when)
 
 
-def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator[Submission]:
-    """A platform's zip: notebooks named after students, or a folder each; or all of it one owner's.
+def _from_zip(path: Path | IO[bytes], assignment: str, owner: str | None = None) -> Iterator[Submission]:
+    """A platform's zip: notebooks or zips named after students, or a folder each; or all of it one owner's.
 
-    Members are read, not unpacked.
+    Members are read, not unpacked. A student's zip inside of it is opened in memory, one inside of that not.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -155,9 +161,15 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
             if len(members) > _MAX_FILES:
                 raise ValueError(f"it holds {len(members):,} files; more than {_MAX_FILES:,} are not read")
             by_student: dict[str, list[zipfile.ZipInfo]] = {}
+            packed: dict[str, list[zipfile.ZipInfo]] = {}  # zips that students have made themselves
+            others: dict[str, str] = {}  # who has handed in something else
+            stems = _shared_folders(members)
             for member in members:
                 parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-                if member.is_dir() or parts[0] == "__MACOSX" or not parts[-1].endswith(".ipynb"):
+                if member.is_dir() or not parts or _IGNORED.intersection(parts):
+                    continue
+                kind = PurePosixPath(parts[-1]).suffix.lower()
+                if owner and kind != ".ipynb":
                     continue
                 if parts[0] == "/" or ".." in parts or ":" in parts[0]:
                     student = _student_of(parts[-1], assignment)
@@ -165,23 +177,55 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
                         student, problem="the zip's entry points outside the zip; it was not read"
                     )
                     continue
-                student = owner or _student_of(_naming_part(parts, assignment), assignment)
-                by_student.setdefault(student, []).append(member)
+                naming = _naming_part(parts, assignment, stems if kind == ".zip" else ())
+                student = owner or _student_of(naming, assignment)
+                if kind == ".ipynb":
+                    by_student.setdefault(student, []).append(member)
+                elif kind == ".zip":
+                    packed.setdefault(student, []).append(member)
+                elif len(parts) > 1 and (match := _MOODLE.match(naming)):
+                    others.setdefault(match["student"], parts[-1])
             if owner and owner not in by_student:
                 yield Submission(owner, problem="the zip holds no notebook")
             for student, own in by_student.items():
                 name = _choose([member.filename for member in own], assignment)
                 yield _member(archive, next(m for m in own if m.filename == name), student)
+            for student, member in ((s, m) for s, own in packed.items() for m in own):
+                yield from _member_zip(archive, member, student, assignment)
+            for student in others.keys() - by_student.keys() - packed.keys():
+                yield Submission(student, problem=f"no notebook was handed in, only {others[student]}")
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         if owner is None:
             raise UserError(f"cannot read {path}: {error}") from None
         yield Submission(owner, problem=f"the zip cannot be read ({error})")
 
 
-def _naming_part(parts: tuple[str, ...], assignment: str) -> str:
-    """The part of a member's path that names the student: the outermost that differs between students."""
+def _naming_part(parts: tuple[str, ...], assignment: str, zips: Container[tuple] = ()) -> str:
+    """The part of a member's path that names the student: the outermost that differs between students.
+
+    zips: folders that hold several students' zips, and so are nobody's.
+    """
     folders = [part for part in parts[:-1] if part not in (assignment, "submitted", "submissions")]
-    return folders[0] if folders else parts[-1]
+    return folders[0] if folders and parts[:-1] not in zips else parts[-1]
+
+
+def _shared_folders(members: list[zipfile.ZipInfo]) -> set[tuple]:
+    """Folders in which several zips lie beside each other, one a student."""
+    zips = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
+    counts = Counter(path.parts[:-1] for path in zips if path.suffix.lower() == ".zip")
+    return {folder for folder, count in counts.items() if count > 1}
+
+
+def _member_zip(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str, assignment: str
+) -> Iterator[Submission]:
+    """What stands in a student's own zip inside a platform's."""
+    entry = _member(archive, member, student)
+    if entry.problem is not None:
+        yield entry
+        return
+    for found in _from_zip(io.BytesIO(entry.data), assignment, student):
+        yield replace(found, handed_in=found.handed_in or entry.handed_in)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str) -> Submission:
