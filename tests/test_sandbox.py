@@ -54,6 +54,18 @@ def test_cells_and_calls(box):
     assert result(box, "double", "a") == "aa"  # still alive
 
 
+def test_a_forked_copy_takes_no_commands(box):
+    run(box, "import os\ndef fork():\n    for _ in range(3): os.fork()\n    return 1")
+    assert result(box, "fork") == 1
+    run(box, "later = 5\ndef answer(): return later")  # a copy would not know it
+    assert [result(box, "answer") for _ in range(20)] == [5] * 20
+
+
+def test_a_syntax_error_says_its_line(box):
+    error = run(box, "x = 1\ndef f()\n    pass")["error"]
+    assert error == {"type": "SyntaxError", "message": "expected ':'", "line": 2}
+
+
 def test_limits_inside(box):
     run(box, "import resource\ndef limits(): return [resource.getrlimit(n)[1] for n in "
              "(resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)]")  # fmt: skip

@@ -101,7 +101,7 @@ def grade(
         say(f"{len(late)} handed in late: days are in grades.csv")
     marked = sum(any(part["mark"] is not None for part in result["open"]) for result in results)
     if marked:
-        say(f"marks by hand of {marked} students are in grades.csv and on their pages")
+        say(f"marked by hand: {marked} of {len(results)}; in grades.csv and on the pages")
     rungs = sorted({result["rung"] for result in results if result["rung"]})
     mean = sum(result["score"] for result in results) / len(results)
     count = f"{len(results)} submission{'s' if len(results) != 1 else ''}"
@@ -118,7 +118,8 @@ def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> 
 
     notebooks = {entry.student: entry.data for entry in collect(submissions, assignment)}
     count = import_results(load(assignment), results, notebooks, course_root())
-    say(f"{count} students in gradebook.db; mark the open questions with `nbgrader` or formgrader")
+    students = f"{count} student{'s' if count != 1 else ''}"
+    say(f"{students} in gradebook.db; mark the open questions in formgrader, then give this command again")
 
 
 def _moment(text: str | None) -> datetime.datetime | None:
