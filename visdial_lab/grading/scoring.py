@@ -16,6 +16,7 @@ from visdial_lab.errors import WorkFailed
 from visdial_lab.exercises import Test, compare, decode, draw, encode_call
 from visdial_lab.grading.problem_sets import ProblemSet
 from visdial_lab.grading.sandbox import Sandbox, Stopped
+from visdial_lab.grading.submissions import writable
 from visdial_lab.grading.walls import Limits
 
 _RESTARTS = 12  # of one submission
@@ -106,7 +107,7 @@ def _error(reply: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(error, dict):
         return None
     line = error.get("line")
-    kind, message = str(error.get("type"))[:100], str(error.get("message"))[:1000]
+    kind, message = (writable(str(error.get(key)))[:size] for key, size in (("type", 100), ("message", 1000)))
     where = {"line": line if type(line) is int else None}
     return {"type": kind, "message": message, "returned": error.get("returned") is True} | where
 
