@@ -218,6 +218,10 @@ def test_a_folder_that_is_not_ours_is_not_replaced(course, rows):
     with pytest.raises(UserError, match="thesis"):
         finetune(settings(), rows, "thesis")
     assert (course / "thesis" / "chapter1.txt").read_text() == "years of work"
+    calls = []
+    with pytest.raises(UserError, match="a file of that name is in the way"):  # now, not after hours
+        finetune(settings(), rows, "thesis/chapter1.txt", on_log=lambda *_: calls.append(1))
+    assert not calls
 
 
 def test_an_adapter_is_not_a_base_model(course, rows):

@@ -129,9 +129,11 @@ def test_a_checkpoint_cut_short_is_passed_over(course, tmp_path):
 def test_finished_runs_are_not_repeated_and_those_of_others_not_replaced(course, rows):
     made = finetune(settings(), rows, "adapter")
     before = weights(course / "adapter")
-    calls = []
+    notes, calls = json.loads((course / "adapter" / "lab.json").read_text()), []
+    checkpoints.begin(course / "adapter", notes["made_from"], replace=False)  # killed before it was removed
     again = finetune(settings(), rows, "adapter", on_log=lambda *_: calls.append(1))
     assert again["history"] == made["history"] and not calls
+    assert not (course / "adapter.training").exists()
     with pytest.raises(UserError, match=r"adapter of another run: training.learning_rate 0.02, now 0.01"):
         finetune(settings(training__learning_rate=0.01), rows, "adapter")
     with pytest.raises(UserError, match="adapter of another run: records"):

@@ -41,10 +41,7 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
     is, when we wrote it: `--output-dir ~` must not delete anyone's home. Raises UserError otherwise.
     """
     path = Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise UserError(f"cannot write folder {path}: a file of that name is in the way")
-    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
-        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
+    check_ours(path, marker)
     with _cleaned_up(path) as temporary:
         temporary.mkdir()
         yield temporary
@@ -58,6 +55,14 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
                 retired.rename(path)
             raise
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_ours(path: Path, marker: str = "lab.json") -> None:
+    """Raise UserError unless `atomic_folder` may write there: for work that would be lost after hours."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"cannot write folder {path}: a file of that name is in the way")
+    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
+        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
 
 
 @contextlib.contextmanager

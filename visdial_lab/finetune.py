@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +65,7 @@ def finetune(
     made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
     with processes.main_process_first():
         if checkpoints.finished(output, made_from, replace):
+            checkpoints.remove(output, made_from)  # a kill just before this would have left them
             history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
             return {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
         checkpoints.check(output, made_from, replace)
@@ -115,7 +115,7 @@ def finetune(
             _save(trainer.accelerator.unwrap_model(trainer.model), processor, folder, notes["base_model"])
             write_json(folder / "history.json", history)
             write_json(folder / "lab.json", notes)
-        shutil.rmtree(work)
+        checkpoints.remove(output, made_from)
     processes.wait_for_everyone()
     return {"history": history, "adapter": Path(output_dir), "seconds": seconds}
 
