@@ -109,10 +109,8 @@ def test_base_stays_frozen_and_lora_goes_where_the_config_says(course, rows):
 
 def test_remembered_pictures_change_nothing(course, rows, monkeypatch):
     """The vision tower is frozen here: looking once and looking in every epoch must give the same losses."""
-    from visdial_lab import finetune as module
-
     once = finetune(settings(), rows, "once")
-    monkeypatch.setattr(module, "_REMEMBERED", 0)
+    monkeypatch.setattr("visdial_lab.backends._REMEMBERED", 0)
     always = finetune(settings(), rows, "always")
     assert [row["loss"] for row in once["history"]] == pytest.approx(
         [row["loss"] for row in always["history"]], abs=1e-5

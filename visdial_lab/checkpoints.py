@@ -62,10 +62,8 @@ def _folder(output: Path) -> Path:
 
 
 def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:
-    changes = differences(there, made_from)
-    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return (
-        f"{place} holds {what} of another run: {'; '.join(changes[:3])}{more}.\n"
+        f"{place} holds {what} of another run: {differences(there, made_from)}.\n"
         "Give the settings it was made with, or another output folder, or --replace to lose what is there"
     )
 

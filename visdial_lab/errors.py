@@ -29,10 +29,11 @@ def naming(place: str) -> Iterator[None]:
         raise UserError(f"{place}: {error}") from None
 
 
-def differences(there: dict, now: dict) -> list[str]:
-    """What differs in how two things were made, as ["seed 0, now 1"]; [] when nothing does."""
+def differences(there: dict, now: dict) -> str:
+    """What differs in how two things were made: "seed 0, now 1; rounds 2, now 3"; "" when nothing does."""
     names = [name for name in there | now if there.get(name) != now.get(name)]
-    return [f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names]
+    told = "; ".join(f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names[:3])
+    return f"{told} and {len(names) - 3} more" if names[3:] else told
 
 
 def shown(value: Any) -> str:

@@ -18,10 +18,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from visdial_lab.backends import check_device
-from visdial_lab.config import Config, config_to_yaml, load_config
+from visdial_lab.config import Config, config_to_yaml, flat, load_config
 from visdial_lab.course import manifest_holds
-from visdial_lab.errors import UserError, WorkFailed, shown
+from visdial_lab.errors import UserError, WorkFailed, differences, shown
 from visdial_lab.files import atomic_path, course_root, portable, read_json, write_text
+from visdial_lab.report import write_report
 
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
     "exploration": ("01", ()),
@@ -82,8 +83,6 @@ def run_pipeline(
             done += cells
         if "evaluation" in skip and not (run / "metrics.json").is_file():
             return run
-        from visdial_lab.report import write_report
-
         return write_report(run)
 
 
@@ -117,20 +116,11 @@ def _check_folder(run: Path, config: Config, resume: bool) -> None:
         raise UserError(f"--output {run} holds other files ({strangers[0]}); name a new folder")
     if resume and "config.yaml" in names:
         before = load_config(run / "config.yaml")
-        for difference in _differences(before.model_dump(), config.model_dump()):
+        if changes := differences(flat(before), flat(config)):
             raise UserError(
-                f"--output {run} holds a run of another configuration ({difference}); "
+                f"--output {run} holds a run of another configuration ({changes}); "
                 "choose another folder, or begin anew with --no-resume"
             )
-
-
-def _differences(before: dict, now: dict) -> Iterator[str]:
-    """Every key whose value differs, as "training.max_steps was -1, is 20"."""
-    for key, value in now.items():
-        if isinstance(value, dict):
-            yield from (f"{key}.{line}" for line in _differences(before[key], value))
-        elif value != before[key]:
-            yield f"{key} was {shown(before[key])}, is {shown(value)}"
 
 
 @contextlib.contextmanager
