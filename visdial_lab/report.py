@@ -1,6 +1,6 @@
 """report.html: what a run did, on one page that needs nothing else. Every number is read from the run.
 
-How the page looks is in templates/report.html and report.css.
+How the page looks is in templates/report.html.
 """
 
 from collections.abc import Mapping
