@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from visdial_lab.chat import OPEN, takes_images, token_count
+from visdial_lab.chat import OPEN, message_text, takes_images, token_count
 from visdial_lab.config import Training
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
@@ -47,9 +47,8 @@ def fitting(processor: Any, rows: list[dict], training: Training, name: str) -> 
 def check_style(rows: list[dict], style: str) -> None:
     """Raise UserError when the records are in another style than the adapter will say of itself."""
     for row in rows:
-        answers = (message["content"] for message in row["messages"][1::2])
-        texts = (answer if isinstance(answer, str) else answer[-1]["text"] for answer in answers)
-        if style == "plain" and any(text.startswith(OPEN) for text in texts):
+        answers = map(message_text, row["messages"][1::2])
+        if style == "plain" and any(answer.startswith(OPEN) for answer in answers):
             raise UserError(
                 f"{row['id']} holds reminders: train with generation.style reminder (--style reminder), "
                 "so that the adapter is asked to write them"
