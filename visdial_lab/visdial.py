@@ -9,10 +9,14 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
 from visdial_lab.reading import Columns, read_dense, read_split
+
+if TYPE_CHECKING:
+    from visdial_lab.config import Config
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
@@ -235,6 +239,16 @@ class VisDial(Sequence):
         )
         title = f"<b>VisDial {html.escape(self.split)}</b>: {len(self):,} dialogs"
         return f'<div style="font-family:system-ui,sans-serif">{title}{rows}</div>'
+
+
+def load_dialogs(config: "Config", split: str | None = None, **options) -> VisDial:
+    """The dialogs of a profile, by default to train on: so many as it says of its val split, or of another.
+
+    options and errors: as for `VisDial.load`.
+    """
+    data, split = config.data, split or config.data.train_split
+    most = data.num_val_dialogs if split == data.val_split else data.num_train_dialogs
+    return VisDial.load(data.root, split, **options)[:most]
 
 
 def _data_root(source: str | Path) -> Path:
