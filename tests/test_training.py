@@ -175,6 +175,23 @@ def test_the_best_checkpoint_becomes_the_adapter(course, rows, monkeypatch):
     assert weights(course / "best_of_twelve") == weights(course / "four_steps")
 
 
+def test_mrr_cannot_be_watched_without_options(course, rows):
+    """Said at once: the trainer itself would only miss it at the first checkpoint."""
+    document = json.loads((course / "visdial_1.0_val.json").read_text())
+    for dialog in document["data"]["dialogs"]:
+        for turn in dialog["dialog"]:
+            del turn["answer_options"], turn["gt_index"]
+    (course / "bare.json").write_text(json.dumps(document))
+    val, calls = VisDial.load("bare.json")[:2], []
+    with pytest.raises(UserError, match=r"metric_for_best_model mrr.*bare.json.*no options"):
+        finetune(
+            settings(training__metric_for_best_model="mrr"), rows, "adapter", val, lambda *_: calls.append(1)
+        )
+    assert not calls and not (course / "adapter.training").exists()
+    made = finetune(settings(training__max_steps=2), rows, "adapter", val)  # the loss can be watched
+    assert [row["step"] for row in made["history"] if "eval_loss" in row] == [2]
+
+
 def test_mrr_is_that_of_the_ranking_engine(course, rows):
     from visdial_lab.metrics import evaluate
     from visdial_lab.ranking import score_dialogs

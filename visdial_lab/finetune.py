@@ -74,6 +74,7 @@ def finetune(
     if val is not None:
         val_rows = list(records(val, style=config.generation.style))
         val_rows = fitting(processor, val_rows, config.training, "val")[0]
+    ranked = val if _has_options(val, config) else None
     wrong = None
     if config.training.negatives:
         wrong = WrongAnswers(kept, config.training.negatives, config.training.seed)
@@ -88,7 +89,7 @@ def finetune(
     trainer = _trainer(config, model, processor, (kept, lengths), val_rows, work, wrong)
     if wrong is not None:
         add_contrast(trainer, wrong, config.training.contrastive_weight)
-    _watch(trainer, processor, val, on_log, config)
+    _watch(trainer, processor, ranked, on_log, config)
     with _explained(config, max(lengths)):
         trainer.train(resume_from_checkpoint=checkpoints.last(work))
     history = [row for row in trainer.state.log_history if {"loss", "eval_loss", "eval_mrr"} & row.keys()]
@@ -129,6 +130,16 @@ def _read(rows: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:
         raise UserError("there are no records to train on; generate some first")
     text = json.dumps(rows, sort_keys=True, ensure_ascii=False)
     return rows, {"path": None, "sha256": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows)}
+
+
+def _has_options(val: VisDial | None, config: Config) -> bool:
+    """Whether these dialogs can be ranked; UserError when they cannot, but the best MRR is wanted."""
+    if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
+        return True
+    if val is not None and config.training.save_steps and config.training.metric_for_best_model == "mrr":
+        where = f"rounds of {portable(val.path)} have no options to rank"
+        raise UserError(f"training.metric_for_best_model mrr: {where}; take loss, or other val dialogs")
+    return False
 
 
 def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) -> dict[str, Any]:
@@ -231,7 +242,10 @@ def _collate(
 
 
 def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | None, config: Config) -> None:
-    """Callbacks: progress, sealing checkpoints, validating the last step, MRR beside the loss, stopping."""
+    """Callbacks: progress, sealing checkpoints, validating the last step, MRR beside the loss, stopping.
+
+    val: dialogs to rank; None when the loss alone is watched.
+    """
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Watch(TrainerCallback):
@@ -249,7 +263,7 @@ def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | No
                 control.should_evaluate = True
 
         def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-            if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
+            if val is not None:
                 metrics["eval_mrr"] = _mrr(trainer, processor, val, config)
                 trainer.log({"eval_mrr": metrics["eval_mrr"]})
 
