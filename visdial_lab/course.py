@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shlex
@@ -46,7 +47,7 @@ def setup(profile: str = "scenes", output: str | Path | None = None, **overrides
         raise UserError(f"OUTPUT should be a folder (or empty for the profile's own), is {shown(output)}")
     prepare()
     config = load_config(profile, overrides)
-    run = course_root() / Path(output or config.notebooks.output_dir).expanduser()
+    run = course_root() / os.path.expanduser(output or config.notebooks.output_dir)
     write_text(run / "config.yaml", config_to_yaml(config))
     _show_figures()
     print(_report(config, run))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, shown
 
 # What goes wrong on the user's side while writing. Any other OSError is a bug of ours and stays one.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -183,9 +183,16 @@ def course_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """A path from a config or a record made absolute: from here if it exists here, else from the course."""
-    path = Path(path).expanduser()
-    if not path.exists():
+    """A path from a config or a record made absolute: from here if it exists here, else from the course.
+
+    Raises UserError for one that cannot be: too long a name, a folder that may not be entered.
+    """
+    path = Path(os.path.expanduser(path))  # leaves ~nobody as it is, where Path.expanduser fails
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot use the path {shown(str(path))}: {error.strerror}") from None
+    if not there:
         with contextlib.suppress(UserError):  # outside any course, the message will name a place right here
             return course_root() / path
     return path.absolute()
