@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.errors import UserError, differences
-from visdial_lab.files import read_json, write_json, write_text
+from visdial_lab.errors import UserError, differences, listed
+from visdial_lab.files import check_replaceable, read_json, write_json, write_text
 
 _COMPLETE = "complete"  # written last into a checkpoint: one that a kill has cut short lacks it
 
@@ -15,8 +15,7 @@ def finished(output: Path, made_from: dict[str, Any], replace: bool) -> bool:
 
     Raises UserError when another run's is, or files that are not ours, unless the former may be replaced.
     """
-    if output.is_dir() and any(output.iterdir()) and not (output / "lab.json").is_file():
-        raise UserError(f"will not replace {output}: it holds other files (no lab.json); name a new folder")
+    check_replaceable(output, "lab.json")
     if not (output / "lab.json").is_file():
         return False
     there = read_json(output / "lab.json", "adapter's notes").get("made_from", {})
@@ -53,9 +52,8 @@ def _folder(output: Path) -> Path:
 
 def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:
     changes = differences(there, made_from)
-    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return (
-        f"{place} holds {what} of another run: {'; '.join(changes[:3])}{more}.\n"
+        f"{place} holds {what} of another run: {listed(changes, 3, '; ')}.\n"
         "Give the settings it was made with, or another output folder, or --replace to lose what is there"
     )
 
