@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from visdial_lab.chat import message_text
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, listed
 
 KEY = "OPENAI_API_KEY"  # the environment variable that the key comes from, and the only place
 _LONGEST_WAIT = 120  # seconds that a Retry-After may ask for; the openai client gives up on longer ones
@@ -139,7 +139,7 @@ async def _models(client: Any, url: str, key: str | None) -> list[str]:
 
 async def _no_model(client: Any, url: str, model: str, reason: str) -> UserError:
     models = await _models(client, url, _key())
-    there = ", ".join(models[:_SHOWN]) + (f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else "")
+    there = listed(models, _SHOWN)
     return UserError(
         f"{url} does not answer for model {model!r} ({reason}).\n"
         f"Models that it lists: {there or 'none; does the address end as it should (mostly in /v1)?'}"

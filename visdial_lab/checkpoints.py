@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from visdial_lab.errors import UserError, differences
-from visdial_lab.files import check_ours, read_json, write_json, write_text
+from visdial_lab.files import check_replaceable, read_json, write_json, write_text
 
 _COMPLETE = "complete"  # written last into a checkpoint: one that a kill has cut short lacks it
 
@@ -15,7 +15,7 @@ def finished(output: Path, made_from: dict[str, Any], replace: bool) -> bool:
 
     Raises UserError when another run's is, or files that are not ours, unless the former may be replaced.
     """
-    check_ours(output)
+    check_replaceable(output, "lab.json")
     if not (output / "lab.json").is_file():
         return False
     there = read_json(output / "lab.json", "adapter's notes").get("made_from", {})

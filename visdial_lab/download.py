@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import httpx
 import msgspec
-from filelock import FileLock, Timeout
 
-from visdial_lab.errors import UserError, WorkFailed, shown
-from visdial_lab.files import read_json, resolve, write_json
+from visdial_lab.errors import UserError, WorkFailed, listed, shown
+from visdial_lab.files import only_one, read_json, resolve, write_json
 from visdial_lab.reading import read_columns, read_dense
 from visdial_lab.transfer import Gone, fetch, length, meter, safe_members, size_text, unpack
 from visdial_lab.visdial import VisDial
@@ -148,22 +147,19 @@ def plan(
 def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
     """Carry the plan out. progress(done, total, note) is told megabytes, speed and time left.
 
-    Raises UserError when the disk is too small or another download is at work, WorkFailed when a file could
-    not be fetched, or photos, after all others; what is finished is in place, and the same call goes on.
+    Raises UserError when the disk is too small, the place cannot be written or another download is at work;
+    WorkFailed when a file could not be fetched, or photos, after all others; what is finished is in place,
+    and the same call goes on.
     """
     partial = plan.root / ".partial"
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with FileLock(partial / "lock", blocking=False):
+    with only_one(partial / "lock", f"another download is at work in {plan.root}"):
+        try:
             _carry_out(plan, partial, progress)
-            _tidy(plan.root, partial)
-        return
-    except Timeout:
-        raise UserError(f"another download is at work in {plan.root}; wait for it") from None
-    except OSError as error:
-        problem = f"cannot write {error.filename or plan.root}: {error.strerror}"
-    except WorkFailed as error:
-        problem = str(error)
+            return _tidy(plan.root, partial)
+        except OSError as error:
+            problem = f"cannot write {error.filename or plan.root}: {error.strerror}"
+        except WorkFailed as error:
+            problem = str(error)
     raise WorkFailed(f"{problem}\nthe same command goes on from here")
 
 
@@ -184,8 +180,7 @@ def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], No
         problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
     progress(round(total / 1e6), round(total / 1e6), "")
     if problems:
-        more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise WorkFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
+        raise WorkFailed(f"{len(problems)} photos are missing: {listed(problems, 20, '; ')}")
 
 
 def _tidy(root: Path, partial: Path) -> None:

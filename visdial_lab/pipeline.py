@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from visdial_lab.backends import check_device
 from visdial_lab.config import Config, config_to_yaml, flat, load_config
 from visdial_lab.course import manifest_holds
 from visdial_lab.errors import UserError, WorkFailed, differences, shown
-from visdial_lab.files import atomic_path, course_root, portable, read_json, write_text
+from visdial_lab.files import atomic_path, course_root, only_one, portable, read_json, write_text
 from visdial_lab.report import write_report
 
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
@@ -125,16 +123,8 @@ def _check_folder(run: Path, config: Config, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Keep a second pipeline out of the folder (the lock goes with the process, however it ends), and remove
-    what a killed one left under temporary names."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run / ".lock").acquire(blocking=False)
-    except Timeout:
-        raise UserError(f"another pipeline is at work in {run}; wait for it or choose a folder") from None
-    except OSError as error:
-        raise UserError(f"cannot write into the run folder {run}: {error.strerror}") from None
-    with lock:
+    """Keep a second pipeline out of the folder, and remove what a killed one left under temporary names."""
+    with only_one(run / ".lock", f"another pipeline is at work in {run}; choose another folder"):
         _remove([*run.glob(".*.tmp-*"), *run.glob("notebooks/.*.tmp-*")])
         yield
 

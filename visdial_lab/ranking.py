@@ -18,16 +18,15 @@ import numpy as np
 
 from visdial_lab.chat import pad
 from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
-from visdial_lab.errors import UserError
+from visdial_lab.errors import OnBad, UserError
 from visdial_lab.forest import Forest, Known, Rows, grow, lay_out
-from visdial_lab.models import evaluating
+from visdial_lab.models import evaluating, without_wrapper
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     import torch
 
 Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
-OnBad = Callable[[int, UserError], None]
 
 _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
@@ -296,7 +295,7 @@ def _read(
     """
     import torch
 
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
+    causal = without_wrapper(model)
     piece, head = pieces(fast), causal.get_output_embeddings()
     trunk, kept = _read_trunks(causal, pad(processor, [forest.trunk for forest in forests]), piece)
     rows = lay_out(forests, trunk.shape[1], _ROW[causal.device.type])

@@ -16,6 +16,8 @@ from visdial_lab.files import resolve
 from visdial_lab.reading import Columns, read_dense, read_split
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from visdial_lab.config import Config
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
@@ -299,9 +301,14 @@ def thumbnail_html(dialog: Dialog, width: int) -> str:
         picture = dialog.image()
     except UserError:
         return f'<div style="width:{width}px;align-self:flex-start;{_NO_IMAGE}">no image</div>'
-    picture.thumbnail((width, width))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = jpeg_url(picture, width, quality=85)
     style = f"width:{width}px;height:auto;align-self:flex-start;border-radius:8px"
     return f'<img alt="{html.escape(dialog.caption)}" src="{source}" style="{style}">'
+
+
+def jpeg_url(picture: "Image", longest_side: int, quality: int) -> str:
+    """A picture, made smaller if need be, as a JPEG inside a URL."""
+    picture.thumbnail((longest_side, longest_side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
