@@ -322,10 +322,10 @@ def round_curves(rounds: Mapping[str, Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def confusion(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
+def confusion(tally: Mapping[str, Mapping[str, int]]) -> "Figure":
     """What people said (rows) against what ranked first (columns), as counts on shades."""
-    rows, columns = list(counts), list(next(iter(counts.values())))
-    table = np.array([[counts[row][column] for column in columns] for row in rows])
+    rows, columns = list(tally), list(next(iter(tally.values())))
+    table = np.array([[tally[row][column] for column in columns] for row in rows])
     share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
     figure, (axes,) = new_figure(4.7, 3.0, "yes or no: what ranked first")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
