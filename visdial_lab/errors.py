@@ -25,7 +25,7 @@ OnBad = Callable[[int, UserError], None]  # told the number of what is at fault,
 
 @contextlib.contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Put the place (file, entry; or "") before the message of a UserError from below, where none is known."""
+    """Put the place (file, entry, or "") before the message of a UserError from below, which knows none."""
     try:
         yield
     except UserError as error:
