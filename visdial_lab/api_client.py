@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from visdial_lab.chat import parts
+from visdial_lab.chat import message_text
 from visdial_lab.errors import UserError, listed
 
 KEY = "OPENAI_API_KEY"  # the environment variable that the key comes from, and the only place
@@ -162,8 +162,7 @@ def _read(said: Any, messages: list[dict]) -> tuple[str, dict[str, int]]:
     reply = reply.encode("utf-8", "replace").decode()  # half a character could not be written to a file
     counts = [getattr(said.usage, f"{kind}_tokens", None) for kind in ("prompt", "completion")]
     if not all(type(count) is int and count >= 0 for count in counts):  # not told: four characters a token
-        text = "".join(str(part.get("text", "")) for m in messages for part in parts(m))
-        counts = [len(text) // 4, len(reply) // 4]
+        counts = [sum(len(message_text(message)) for message in messages) // 4, len(reply) // 4]
     return reply, dict(zip(("prompt", "completion"), counts, strict=True))
 
 

@@ -172,7 +172,7 @@ def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "
             raise UserError(f"{notes} is in the way: it is no manifest of this command; move it away")
         if changes := differences(there, made_from):
             raise UserError(
-                f"{output} holds records of another configuration: {'; '.join(changes)}.\n"
+                f"{output} holds records of another configuration: {changes}.\n"
                 "They are never mixed: give the options it was begun with, or name another output file"
             )
     for path, kind in ((output, "record"), (rejected_path(output), "rejected")):

@@ -164,6 +164,11 @@ def parts(message: dict) -> list[dict]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+def message_text(message: dict) -> str:
+    """What is written in a message of either form: its content is text, or a list of parts."""
+    return "".join(part.get("text", "") for part in parts(message))
+
+
 def render(processor: Any, messages: list[dict], add_generation_prompt: bool = False) -> str:
     """The chat template's text, with control tokens disarmed and the picture's place filled with its tokens.
 
@@ -171,7 +176,7 @@ def render(processor: Any, messages: list[dict], add_generation_prompt: bool = F
     """
     sees, safe = takes_images(processor), []
     for number, message in enumerate(messages, 1):
-        text = plain_text("".join(part.get("text", "") for part in parts(message)), f"message {number}")
+        text = plain_text(message_text(message), f"message {number}")
         picture = [{"type": "image"} for part in parts(message) if sees and part["type"] == "image"]
         safe.append({"role": message["role"], "content": [*picture, {"type": "text", "text": text}]})
     text = processor.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt)

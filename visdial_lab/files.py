@@ -58,7 +58,10 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
 
 
 def check_replaceable(path: Path, marker: str) -> None:
-    """Raise UserError unless a folder that is there is empty or, by this file in it, known as ours."""
+    """Raise UserError unless a folder that is there is empty or, by this file in it, known as ours.
+
+    To be asked before hours of work, too: `atomic_folder` writes at their end.
+    """
     if os.path.exists(path) and not os.path.isdir(path):
         raise UserError(f"cannot write folder {path}: a file of that name is in the way")
     if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():

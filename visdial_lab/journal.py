@@ -69,7 +69,7 @@ def read(output: Path, made_from: dict, keys: Collection | None = None, resume: 
         if changes or not known:
             raise UserError(
                 f"{path} holds unfinished work made from something else: "
-                f"{'; '.join(changes) or 'another input file'}.\n"
+                f"{changes or 'another input file'}.\n"
                 "Give the options it was begun with, or another output file, or --no-resume to begin anew"
             )
         found |= known

@@ -18,6 +18,8 @@ from visdial_lab.reading import Columns, read_dense, read_split
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from visdial_lab.config import Config
+
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
     "images/{:012d}.jpg",
@@ -239,6 +241,16 @@ class VisDial(Sequence):
         )
         title = f"<b>VisDial {html.escape(self.split)}</b>: {len(self):,} dialogs"
         return f'<div style="font-family:system-ui,sans-serif">{title}{rows}</div>'
+
+
+def load_dialogs(config: "Config", split: str | None = None, **options) -> VisDial:
+    """The dialogs of a profile, by default to train on: so many as it says of its val split, or of another.
+
+    options and errors: as for `VisDial.load`.
+    """
+    data, split = config.data, split or config.data.train_split
+    most = data.num_val_dialogs if split == data.val_split else data.num_train_dialogs
+    return VisDial.load(data.root, split, **options)[:most]
 
 
 def _data_root(source: str | Path) -> Path:
