@@ -29,6 +29,7 @@ from visdial_lab.files import (
     write_jsonl,
 )
 from visdial_lab.generation import record
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.text_metrics import exact_match, token_f1
 from visdial_lab.visdial import Dialog, VisDial
 
@@ -81,7 +82,7 @@ def generate(
     prices: tuple[float, float] | None = None,
     skip_bad: bool = False,
     retry_rejected: bool = False,
-    progress: Callable[..., None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """Ask for so many samples (None = every one), `concurrency` at a time; go on where a run was stopped.
 
@@ -112,8 +113,8 @@ def generate(
     with only_one(output.with_name(f".{output.name}.lock"), f"another run is writing {output}"):
         todo = {f"{visdial.split}-{ids[place]}-r{round_id}": (place, round_id) for place, round_id in wanted}
         order = list(todo)
-        ledger = _Ledger(_earlier(output, made_from, retry_rejected), len(todo), prices, progress)
-        ledger.token_budget, ledger.time_budget = token_budget, time_budget
+        earlier = _earlier(output, made_from, retry_rejected)
+        ledger = _Ledger(earlier, len(todo), token_budget, time_budget, prices, progress)
         todo = {name: sample for name, sample in todo.items() if name not in ledger.entries}
         write_json(manifest_path(output), manifest)  # from now on the output is known as ours
         stopped = None
@@ -302,11 +303,18 @@ def _rejected(
 class _Ledger:
     """What is finished, on the disk and in memory, with running totals of what it cost."""
 
-    def __init__(self, entries: dict[str, "Entry"], total: int, prices: Any, progress: Callable[..., None]):
+    def __init__(
+        self,
+        entries: dict[str, "Entry"],
+        total: int,
+        token_budget: int | None,
+        time_budget: float | None,
+        prices: tuple[float, float] | None,
+        progress: Progress,
+    ):
         self.entries: dict[str, Entry] = {}
-        self.write: Callable[[str, Any], None] = lambda name, entry: None
-        self.token_budget: int | None = None
-        self.time_budget: float | None = None
+        self.write: Callable[[str, Any], None] = quiet  # to the journal, once it is open
+        self.token_budget, self.time_budget = token_budget, time_budget
         self.tokens, self.aside, self.total, self.prices = {"prompt": 0, "completion": 0}, 0, total, prices
         self.progress, self.began, self.noted, self.note = progress, time.monotonic(), 0.0, ""
         for name, entry in entries.items():

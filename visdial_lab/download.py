@@ -18,7 +18,8 @@ import msgspec
 
 from visdial_lab.errors import UserError, WorkFailed, listed, shown
 from visdial_lab.files import only_one, read_json, resolve, write_json
-from visdial_lab.reading import read_columns, read_dense
+from visdial_lab.progress import Progress, quiet
+from visdial_lab.reading import SPLITS, read_columns, read_dense
 from visdial_lab.transfer import Gone, fetch, length, meter, safe_members, size_text, unpack
 from visdial_lab.visdial import VisDial
 
@@ -116,13 +117,13 @@ def plan(
     every file under the last part of its official address, and photos under COCO's folder and name.
     """
     for name, value, known in (
-        *(("split", split, ("train", "val", "test", "all")) for split in splits),
+        *(("split", split, (*SPLITS, "all")) for split in splits),
         ("images", images, ("all", "needed", "none", None)),
         ("licence", licence, ("any", "free")),
     ):
         if value not in known:
             raise UserError(f"--{name} is {shown(value)}, expected {', '.join(filter(None, known))}")
-    splits = ["train", "val", "test"] if "all" in splits else list(dict.fromkeys(splits))
+    splits = list(SPLITS) if "all" in splits else list(dict.fromkeys(splits))
     images = images or ("needed" if limit or licence == "free" else "all")
     if licence == "free" and images == "all":
         raise UserError("a free licence can be chosen photo by photo only: give --images needed")
@@ -144,7 +145,7 @@ def plan(
     return Plan(root, files, photos, licence, base_url, need)
 
 
-def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
+def download(plan: Plan, progress: Progress = quiet) -> None:
     """Carry the plan out. progress(done, total, note) is told megabytes, speed and time left.
 
     Raises UserError when the disk is too small, the place cannot be written or another download is at work;
@@ -163,7 +164,7 @@ def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: 
     raise WorkFailed(f"{problem}\nthe same command goes on from here")
 
 
-def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], None]) -> None:
+def _carry_out(plan: Plan, partial: Path, progress: Progress) -> None:
     if plan.need > (free := shutil.disk_usage(partial).free):
         wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
         raise UserError(f"{wish}; choose another --root, a --limit, or --images none")

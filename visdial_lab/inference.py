@@ -10,6 +10,7 @@ from visdial_lab.decoding import check_length, cut, generate, read, read_on
 from visdial_lab.errors import OnBad, UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import answer_style, evaluating, load_model, sees
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.visdial import Dialog, without_history
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def answer_file(
     batch_size: int = 16,
     resume: bool = True,
     skip_bad: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
     style: str | None = None,
     **decoding: Any,
 ) -> tuple[int, list[str]]:
@@ -222,7 +223,7 @@ def answer_dialogs(
     history: bool = True,
     batch_size: int = 2,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
     style: str = "plain",
     **decoding: Any,
 ) -> list[list[str]]:

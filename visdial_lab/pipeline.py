@@ -20,6 +20,7 @@ from visdial_lab.config import Config, config_to_yaml, flat, load_config
 from visdial_lab.course import manifest_holds
 from visdial_lab.errors import UserError, WorkFailed, differences, shown
 from visdial_lab.files import atomic_path, course_root, only_one, portable, read_json, write_text
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.report import write_report
 
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
@@ -44,7 +45,7 @@ def run_pipeline(
     output: str | Path | None = None,
     resume: bool = True,
     skip: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> Path:
     """Run the notebooks that are not done yet into `output`, then write the report; returns its path.
 
@@ -124,7 +125,7 @@ def _check_folder(run: Path, config: Config, resume: bool) -> None:
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
     """Keep a second pipeline out of the folder, and remove what a killed one left under temporary names."""
-    with only_one(run / ".lock", f"another pipeline is at work in {run}; choose another folder"):
+    with only_one(run / ".lock", f"another pipeline is at work in {run}"):
         _remove([*run.glob(".*.tmp-*"), *run.glob("notebooks/.*.tmp-*")])
         yield
 

@@ -14,6 +14,7 @@ from visdial_lab.errors import OnBad, UserError, WorkFailed
 from visdial_lab.files import write_json
 from visdial_lab.metrics import ranks_from_scores
 from visdial_lab.models import sees
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.visdial import Dialog
 
 
@@ -99,7 +100,7 @@ def rank_dialogs(
     resume: bool = True,
     skip_bad: bool = False,
     unreadable: Sequence[str] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
 ) -> list[str]:
     """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
 

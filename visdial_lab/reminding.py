@@ -5,7 +5,7 @@ from typing import Any
 
 from visdial_lab.errors import OnBad, UserError
 from visdial_lab.inference import answer_dialogs, together
-from visdial_lab.ranking import Scores, iter_scores
+from visdial_lab.ranking import DialogScores, iter_scores
 from visdial_lab.visdial import Dialog
 
 _AT_ONCE = {"cpu": 16, "cuda": 128}  # dialogs answered together; a kill costs the work on as many
@@ -19,7 +19,7 @@ def iter_recalled_scores(
     on_bad: OnBad,
     blank_image: bool = False,
     **options: Any,
-) -> Iterator[tuple[int, Scores, list[str]]]:
+) -> Iterator[tuple[int, DialogScores, list[str]]]:
     """Yield (number of a dialog, its scores, what the model said in each round); on_bad and options: as for
     `ranking.iter_scores`."""
 

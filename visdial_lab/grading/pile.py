@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from visdial_lab.grading.scoring import Sessions, score
 from visdial_lab.grading.similarity import similar_pairs
 from visdial_lab.grading.submissions import Submission, cells_of, collect
 from visdial_lab.grading.walls import PACKAGE, Limits
+from visdial_lab.progress import Progress, quiet
 
 _MAX_CELLS = 500
 _Result = dict[str, Any]
@@ -61,7 +62,7 @@ def grade(
     limits: Limits | None = None,
     lateness: Lateness | None = None,
     solutions: Path | None = None,
-    progress: Callable[..., None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> list[_Result]:
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
