@@ -5,8 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_cli import ROOT
-from test_cli import run as run  # the fixture
+from conftest import ROOT
 from test_plots import drawn
 from test_submission import inverse, predict
 from test_views import NASTY, Balanced, text_of

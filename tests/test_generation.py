@@ -68,7 +68,8 @@ def test_written_records_come_back(train, tmp_path):
 
 def test_other_libraries_can_read_them(train, tmp_path):
     """Every content is a list of parts, so that Arrow finds one type in the column."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     path = tmp_path / "records.jsonl"
     write_records(path, train)
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "c"))
@@ -213,7 +214,8 @@ def test_weights_are_checked(tmp_path, messages, complaint):
 
 
 def test_other_libraries_can_read_weights(train, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     path = tmp_path / "records.jsonl"
     write_records(path, train, rounds="last")
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "c"))

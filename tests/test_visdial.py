@@ -143,7 +143,8 @@ def test_a_profile_names_its_data_folder(tiny, tmp_path, monkeypatch, scenes):
 
 
 def test_to_datasets(tiny):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     val = VisDial.load(tiny)
     table = val[1:].to_datasets()
     assert isinstance(table, datasets.Dataset) and len(table) == 3
