@@ -1,4 +1,4 @@
-"""Fixtures for every test: the real data (or a loud skip), the embedded scenes, a tiny made-up dataset."""
+"""For every test: the real data (or a loud skip), the embedded scenes, a tiny made-up dataset, tiny models."""
 
 import json
 import random
@@ -21,6 +21,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_val(shared_data):
+    """116 real val dialogs with their dense annotations."""
+    from visdial_lab.visdial import VisDial
+
+    folder = shared_data / "visdial"
+    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
+    return VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
+
+
+@pytest.fixture(scope="session")
 def scenes() -> Path:
     """The embedded dataset of this checkout."""
     folder = ROOT / "data" / "scenes"
@@ -33,6 +43,22 @@ def scenes() -> Path:
 def tiny(tmp_path) -> Path:
     """A made-up dataset folder: three splits of a few dialogs, dense annotations, small JPEGs."""
     return make_dataset(tmp_path / "tiny")
+
+
+@pytest.fixture
+def train(tiny):
+    """Its training split: 4 dialogs of 3 rounds."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(tiny, "train")
+
+
+@pytest.fixture
+def val(tiny):
+    """Its val split, as large."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(tiny, "val")
 
 
 @pytest.fixture
@@ -188,3 +214,13 @@ def some_dialog(folder, image_id, rounds=4, options=12, longest=4, only_last=Fal
         answer = None if last else texts[3] if texts else some(3)
         turns.append(Round(round_id, some(6), answer, texts, None if only_last else 3, None))
     return Dialog(image_id, some(8), tuple(turns), path, "test" if only_last else "val")
+
+
+def drawn(figure) -> str:
+    """Draw the figure; returns all of its text."""
+    import matplotlib.text
+
+    figure.canvas.draw()
+    texts = figure.findobj(matplotlib.text.Text)
+    texts += [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    return "\n".join(text.get_text() for text in texts)

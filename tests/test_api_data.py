@@ -40,11 +40,6 @@ def no_key(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def train(tiny):
-    return VisDial.load(tiny, "train")  # 4 dialogs of 3 rounds
-
-
 def run(visdial, output, chat, recipe=MODEL, retries=1, **options):
     with serving(chat, handler_of) as url:
         return generate(visdial, output, recipe, Server(f"{url}/v1", retries, timeout=20), **options)

@@ -17,11 +17,6 @@ from visdial_lab.generation import (
 from visdial_lab.visdial import VisDial
 
 
-@pytest.fixture
-def train(tiny):
-    return VisDial.load(tiny, "train")
-
-
 def test_one_record_a_dialog_with_every_answer(train):
     rows = list(records(train))
     assert [row["image_id"] for row in rows] == [dialog.image_id for dialog in train]
