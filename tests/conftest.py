@@ -1,4 +1,4 @@
-"""For every test: the real data (or a loud skip), the embedded scenes, a tiny made-up dataset, tiny models."""
+"""For every test: real data (or a loud skip), the embedded scenes, a made-up dataset, tiny models."""
 
 import json
 import random
