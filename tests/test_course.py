@@ -11,11 +11,6 @@ from visdial_lab.files import course_root, sha256, write_json
 
 
 @pytest.fixture
-def val(tiny):
-    return VisDial.load(tiny, "val")
-
-
-@pytest.fixture
 def run(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: x\n")

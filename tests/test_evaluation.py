@@ -5,9 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_cli import ROOT
-from test_cli import run as run  # the fixture
-from test_plots import drawn
+from conftest import ROOT, drawn
 from test_submission import inverse, predict
 from test_views import NASTY, Balanced, text_of
 

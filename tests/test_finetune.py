@@ -1,13 +1,14 @@
 """QLoRA on a tiny model: it learns, it repeats itself exactly, and it leaves a whole adapter or none."""
 
+import functools
 import json
 
 import pytest
 import tiny_model
 import torch
+from tiny_training import QUICK, quick_config
 
 from visdial_lab.backends import lora_targets
-from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.finetune import finetune
 from visdial_lab.generation import write_records
@@ -17,19 +18,15 @@ from visdial_lab.visdial import VisDial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-def settings(**overrides):
-    quick = {
-        "training.save_steps": None,
-        "model.name": "base",
-        "peft.r": 4,
+settings = functools.partial(
+    quick_config,
+    QUICK
+    | {
         "training.per_device_train_batch_size": 2,
-        "training.warmup_steps": 0,
-        "training.learning_rate": 0.02,
-        "training.logging_steps": 1,
+        "training.save_steps": None,
         "training.num_train_epochs": 2,
-    }
-    return load_config("scenes", quick | {key.replace("__", "."): value for key, value in overrides.items()})
+    },
+)
 
 
 def test_learns_and_the_adapter_answers_as_taught(course, rows):

@@ -1,5 +1,6 @@
 """Long trainings: stopped and resumed, validated, shared by processes; and what both back ends are given."""
 
+import functools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import types
 
 import pytest
 import torch
+from tiny_training import QUICK, Stop, curve, quick_config, weights
 
 from visdial_lab import backends, checkpoints
 from visdial_lab.cli import main
@@ -21,40 +23,17 @@ from visdial_lab.generation import records
 from visdial_lab.models import load_model, load_processor
 from visdial_lab.visdial import VisDial
 
-QUICK = {
-    "model.name": "base",
+LONG = QUICK | {
     "model.load_in_4bit": False,
-    "peft.r": 4,
     "peft.lora_dropout": 0.1,
     "training.per_device_train_batch_size": 1,
-    "training.warmup_steps": 0,
-    "training.learning_rate": 0.02,
-    "training.logging_steps": 1,
     "training.num_train_epochs": 3,
     "training.save_steps": 2,
     "training.group_by_length": True,
 }
-
+settings = functools.partial(quick_config, LONG)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def settings(**overrides):
-    return load_config("scenes", QUICK | {key.replace("__", "."): value for key, value in overrides.items()})
-
-
-def curve(made):
-    return [
-        (row["step"], row.get("loss"), row.get("eval_loss"), row.get("eval_mrr")) for row in made["history"]
-    ]
-
-
-def weights(folder):
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
-class Stop(BaseException):
-    """What a kill looks like from inside, in a test that cannot afford a new process."""
 
 
 @pytest.mark.parametrize(("step", "grouped"), [(3, False), (8, True)])
@@ -88,7 +67,7 @@ def test_killed_with_sigkill_at_random_moments(course, negatives):
         "data": {"root": str(course)},
         "training": {},
     }
-    for key, value in (QUICK | {"training.negatives": negatives}).items():
+    for key, value in (LONG | {"training.negatives": negatives}).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -288,7 +267,7 @@ def test_two_processes_share_every_batch(course, negatives):
     """Two processes of batch 1 train as one process with batch 2; with wrong answers too, the same ones."""
     profile = {"data": {"root": str(course), "val_split": "val"}}
     more = {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2, "training.negatives": negatives}
-    for key, value in (QUICK | more).items():
+    for key, value in (LONG | more).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -418,7 +397,7 @@ def test_every_key_is_honoured_or_refused():
 def test_refused_here(course, rows, overrides, complaint, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=re.escape(complaint)):
-        finetune(load_config("scenes", QUICK | overrides), rows, "adapter")
+        finetune(load_config("scenes", LONG | overrides), rows, "adapter")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: refusals of machines without a GPU")

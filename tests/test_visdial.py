@@ -150,7 +150,8 @@ def test_so_many_dialogs_as_the_profile_says(scenes):
 
 
 def test_to_datasets(tiny):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     val = VisDial.load(tiny)
     table = val[1:].to_datasets()
     assert isinstance(table, datasets.Dataset) and len(table) == 3
