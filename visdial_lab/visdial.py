@@ -286,7 +286,10 @@ _CARD = (
 )
 _ROW = "display:flex;justify-content:space-between;align-items:start;gap:12px;margin:3px 0"
 _BUBBLE = "padding:2px 10px;border-radius:12px;background:rgba"
-_NO_IMAGE = "max-width:100%;box-sizing:border-box;padding:20px 0;text-align:center;border:1px dashed;border-radius:8px;opacity:.6"
+_NO_IMAGE = (
+    "max-width:100%;box-sizing:border-box;padding:20px 0;text-align:center;border:1px dashed;"
+    "border-radius:8px;opacity:.6"
+)
 _SMALL = "opacity:.65;font-size:12px"
 
 
