@@ -133,6 +133,20 @@ def test_partial_predictions_only_when_asked(run, made, judge, limit):
     assert run(*judge, "--limit", limit)[1].split() == out.split()
 
 
+def test_a_limit_takes_predictions_of_all_dialogs(run, made, judge):
+    code, out, _ = run(*judge, "--limit", 2, "--compare", made / "poor.json")
+    assert code == 0 and "6 rounds of 2 dialogs, 2 of them with dense annotations" in out
+    (made / "good.json").write_text(json.dumps(json.loads((made / "good.json").read_text())[:6]))
+    (made / "poor.json").write_text(json.dumps(json.loads((made / "poor.json").read_text())[:6]))
+    assert run(*judge, "--limit", 2, "--compare", made / "poor.json")[1] == out
+
+
+def test_dialogs_in_the_place_of_predictions_are_recognised(run, made, judge):
+    (made / "good.json").write_text((made / "visdial_1.0_val.json").read_text())
+    code, _, err = run(*judge)
+    assert code == 2 and "this holds dialogs, not predictions; were two files swapped?" in err
+
+
 def test_submissions_are_written_and_checked(run, made, judge):
     out = made / "evalai.json"
     code, _, err = run(*judge, "--evalai", "val", out)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
 from visdial_lab.models import load_base_for_training, load_model, load_processor
+from visdial_lab.predictions import check_pictures
 from visdial_lab.ranking import iter_scores, score_dialogs
 from visdial_lab.visdial import Dialog, Round, VisDial, without_history
 
@@ -158,6 +160,16 @@ def test_blank_image_is_gray_and_same_size(seeing, tmp_path):
     assert_same(ours, naive(*seeing, dialog, Image.new("RGB", (30, 40), (128, 128, 128))))
     [sighted] = score_dialogs(*seeing, [dialog])
     assert np.abs(sighted[0] - ours[0]).max() > 1e-3  # this model looks
+    [without] = score_dialogs(*seeing, [dataclasses.replace(dialog, image_path=None)], blank_image=True)
+    assert_same(ours, without)  # gray needs no photo
+
+
+@pytest.mark.parametrize("image_dir", [None, Path("tests")])
+def test_only_gray_pictures_can_be_ranked_without_photos(tmp_path, image_dir):
+    dialogs = [dataclasses.replace(some_dialog(tmp_path, 24), image_path=None)]
+    with pytest.raises(UserError, match=r"no picture of these 1 dialogs .* --blank-image ranks without them"):
+        check_pictures("data/gemma3-scenes", dialogs, image_dir)
+    check_pictures("data/gemma3-scenes", dialogs, image_dir, blank_image=True)
 
 
 def test_length_normalised_is_the_mean(seeing, tmp_path):

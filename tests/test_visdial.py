@@ -432,6 +432,10 @@ def test_missing_files(tiny, tmp_path):
         VisDial.load(tiny, "mini")
     with pytest.raises(UserError, match="dialogs file not found"):
         VisDial.load(tmp_path / "none.json")
+    with pytest.raises(
+        UserError, match=r"data folder not found: .*none; `visdial-lab download` fetches VisDial"
+    ):
+        VisDial.load(tmp_path / "none", "val")
     with pytest.raises(UserError, match="dense annotations file not found"):
         VisDial.load(tiny, dense=tmp_path / "none.json")
 

@@ -304,6 +304,12 @@ def input_image(processor: Any, dialog: Dialog, blank_image: bool = False) -> "I
     """The picture of a dialog for this model: None for a text-only one, a gray one if asked."""
     if not takes_images(processor):
         return None
+    if (
+        blank_image and dialog.image_path is None
+    ):  # gray needs no photo, and the processor makes any size its own
+        from PIL import Image
+
+        return blank(Image.new("RGB", (640, 480)))
     return blank(dialog.image()) if blank_image else dialog.image()
 
 

@@ -51,6 +51,14 @@ def evaluate_run(
     }
 
 
+def without(dialogs: Sequence[Dialog], predictions: Any) -> Any:
+    """Predictions less those of these dialogs: a list of all can be judged on the first few (--limit)."""
+    left_out = {dialog.image_id for dialog in dialogs}
+    if not left_out or not isinstance(predictions, list):
+        return predictions
+    return [e for e in predictions if not isinstance(e, dict) or e.get("image_id") not in left_out]
+
+
 def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
     """{(image_id, round_id): {"kind", "needs_history"}}, if truth_{split}.json is beside the dialogs."""
     path = dialogs.path.parent / f"truth_{dialogs.split}.json"
@@ -61,11 +69,12 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
 def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
     title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    title += f", {result['n_dense']:,} of them with dense annotations" if result["n_dense"] else ""
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows
     keys = [key for key in result["metrics"] if key in plots.METRICS]
     rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
-    yield "beside it", ("run", *keys), rows
+    yield "beside it (mean: the mean rank, lower is better)", ("run", *keys), rows
     for other, found in result["comparisons"].items():
         rows = [(key, *entry.values()) for key, entry in found.items()]
         yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows

@@ -78,16 +78,21 @@ def _meet(count: int, value: Any) -> list:
     return values
 
 
-def check_pictures(model_path: str | Path, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
+def check_pictures(
+    model_path: str | Path, dialogs: Sequence[Dialog], image_dir: Path | None, blank_image: bool = False
+) -> None:
     """Find out before the model is loaded when it and the pictures cannot come together. Raises UserError."""
     if not sees(model_path):
         if image_dir is not None:
             raise UserError("this model reads text only and ranks without pictures; leave --image-dir out")
     elif image_dir is not None and not image_dir.is_dir():
         raise UserError(f"--image-dir {image_dir} is not a folder")
-    elif dialogs and all(dialog.image_path is None for dialog in dialogs):
+    elif not blank_image and dialogs and all(dialog.image_path is None for dialog in dialogs):
         where = image_dir or "the folder of the dialogs file"
-        raise UserError(f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where")
+        raise UserError(
+            f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where, "
+            "--blank-image ranks without them"
+        )
 
 
 def rank_dialogs(

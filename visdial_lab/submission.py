@@ -21,6 +21,8 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
 
     Raises UserError for what is no such list, an unknown image or round, a round given twice.
     """
+    if isinstance(predictions, dict) and "data" in predictions:
+        raise UserError("this holds dialogs, not predictions; were two files swapped?")
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of {_FORM}, got {shown(predictions)}")
     rounds = {(dialog.image_id, turn.round_id): turn for dialog in dialogs for turn in dialog.rounds}

@@ -75,7 +75,8 @@ def _check_pictures(records: list[dict], name: str) -> None:
     if problems:
         count = f"{len(problems)} of {len(records)} records"
         more = f"\n({count}; the next is {problems[1]})" if problems[1:] else ""
-        raise UserError(f"{name}: {problems[0]}{more}")
+        advice = "\nPut the pictures in place and generate the records again, or train a text-only base model"
+        raise UserError(f"{name}: {problems[0]}{more}{advice} (profile gemma3-270m-blind)")
 
 
 def by_length(lengths: list[int], batch_size: int, seed: int) -> Any:

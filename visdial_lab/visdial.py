@@ -263,12 +263,16 @@ def _data_root(source: str | Path) -> Path:
 def _find_files(source: Path, split: str | None, dense) -> tuple[Path, Path | None]:
     """The dialogs file and, if there, the dense annotations (official train's has a name of its own)."""
     dense = resolve(dense) if dense is not None else None
+    if not source.exists() and source.suffix != ".json":
+        fetch = "`visdial-lab download` fetches VisDial; for data of your own give data.root in the config"
+        raise UserError(f"data folder not found: {source}; {fetch}")
     if not source.is_dir():
         return source, dense
     path = source / f"visdial_1.0_{split}.json"
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in source.glob("visdial_*.json"))) or "none"
-        raise UserError(f"no {path.name} in folder {source} (dialogs files there: {there}); check the split")
+        keys = "the split, or data.train_split and data.val_split in the config"
+        raise UserError(f"no {path.name} in folder {source} (there: {there}); check {keys}")
     for name in (f"visdial_1.0_{split}_dense_annotations.json", f"visdial_1.0_{split}_dense_sample.json"):
         if dense is None and (source / name).is_file():
             dense = source / name
@@ -282,7 +286,10 @@ _CARD = (
 )
 _ROW = "display:flex;justify-content:space-between;align-items:start;gap:12px;margin:3px 0"
 _BUBBLE = "padding:2px 10px;border-radius:12px;background:rgba"
-_NO_IMAGE = "padding:20px 0;text-align:center;border:1px dashed;border-radius:8px;opacity:.6"
+_NO_IMAGE = (
+    "max-width:100%;box-sizing:border-box;padding:20px 0;text-align:center;border:1px dashed;"
+    "border-radius:8px;opacity:.6"
+)
 _SMALL = "opacity:.65;font-size:12px"
 
 
