@@ -26,6 +26,7 @@ from visdial_lab.api_prompt import prompt
 from visdial_lab.chat import split_reminder
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.files import only_one
 from visdial_lab.generation import read_records
 from visdial_lab.text_metrics import exact_match, token_f1
 from visdial_lab.visdial import VisDial
@@ -547,7 +548,8 @@ def test_a_file_of_somebody_else_is_not_touched(train, tmp_path):
 
 
 def test_two_runs_at_once_are_refused(train, tmp_path):
-    with api_data._alone(tmp_path / "out.jsonl"), pytest.raises(UserError, match="another run is writing"):
+    held = only_one(tmp_path / ".out.jsonl.lock", "two at once")
+    with held, pytest.raises(UserError, match="another run is writing"):
         run(train, tmp_path / "out.jsonl", Chat())
 
 

@@ -109,10 +109,8 @@ def test_base_stays_frozen_and_lora_goes_where_the_config_says(course, rows):
 
 def test_remembered_pictures_change_nothing(course, rows, monkeypatch):
     """The vision tower is frozen here: looking once and looking in every epoch must give the same losses."""
-    from visdial_lab import finetune as module
-
     once = finetune(settings(), rows, "once")
-    monkeypatch.setattr(module, "_REMEMBERED", 0)
+    monkeypatch.setattr("visdial_lab.backends._REMEMBERED", 0)
     always = finetune(settings(), rows, "always")
     assert [row["loss"] for row in once["history"]] == pytest.approx(
         [row["loss"] for row in always["history"]], abs=1e-5
@@ -218,6 +216,10 @@ def test_a_folder_that_is_not_ours_is_not_replaced(course, rows):
     with pytest.raises(UserError, match="thesis"):
         finetune(settings(), rows, "thesis")
     assert (course / "thesis" / "chapter1.txt").read_text() == "years of work"
+    calls = []
+    with pytest.raises(UserError, match="a file of that name is in the way"):  # now, not after hours
+        finetune(settings(), rows, "thesis/chapter1.txt", on_log=lambda *_: calls.append(1))
+    assert not calls
 
 
 def test_an_adapter_is_not_a_base_model(course, rows):

@@ -99,7 +99,15 @@ def test_when_it_was_handed_in(tmp_path, notebook):
     (tmp_path / "ada" / "ps0").mkdir(parents=True)
     (tmp_path / "ada" / "ps0" / "ps0.ipynb").write_bytes(notebook())
     (tmp_path / "ada" / "ps0" / "timestamp.txt").write_text("2026-10-01 12:30:00.000001 UTC\n")
-    assert collect(tmp_path, "ps0")[0].handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "ps0.ipynb").write_bytes(notebook())
+    (tmp_path / "bob" / "timestamp.txt").write_text("2026-10-01 12:30")  # no zone: UTC, as nbgrader's are
+    (tmp_path / "bob.ipynb").write_bytes(notebook())
+    ada, bob = collect(tmp_path, "ps0")
+    assert ada.handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
+    assert bob.handed_in > ada.handed_in and "more than once" in bob.notes[0]
+    (tmp_path / "bob.ipynb").unlink()
+    assert collect(tmp_path, "ps0")[1].handed_in.isoformat() == "2026-10-01T12:30:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +166,22 @@ def test_links_pipes_and_big_files(tmp_path, course, notebook):
     assert all("link" in found[name] for name in ("ada", "bob", "eve"))
     assert found["cleo"] == "is not a file" and "zip" in found["gil"]
     assert "larger than 20 MB" in found["dan"] and "larger than 20 MB" in found["fay"]
+
+
+def test_a_damaged_or_odd_zip_harms_nobody(tmp_path, notebook):
+    (tmp_path / "ada.ipynb").write_bytes(notebook())
+    for name, kind in (("bob", zipfile.ZIP_DEFLATED), ("cleo", zipfile.ZIP_LZMA), ("dan", zipfile.ZIP_BZIP2)):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", kind) as archive:
+            archive.writestr("ps0.ipynb", notebook() * 20)
+        data = bytearray((tmp_path / f"{name}.zip").read_bytes())
+        data[60:200] = bytes(140)
+        (tmp_path / f"{name}.zip").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w") as archive:
+        archive.writestr(".", b"")  # the folder itself: a path of no parts
+        archive.writestr("ps0.ipynb", notebook())
+    found = names_of(collect(tmp_path, "ps0"))
+    assert found["ada"] is None and found["eve"] is None
+    assert all("cannot be read" in found[name] for name in ("bob", "cleo", "dan"))
 
 
 def test_the_latest_readable_submission_counts(tmp_path, notebook):
@@ -306,6 +330,21 @@ def test_a_broken_submission_has_a_verdict_and_harms_nobody(graded, submitted, t
     assert "the answer cell of ps0.mean is missing" in results["=1+1"]["notes"]
 
 
+def test_half_characters_harm_nobody(graded, submitted, notebook, tmp_path):
+    """JSON can hold half a surrogate pair, which no file can: in code, in messages, in a file's name."""
+    half = "raise ValueError('\ud800')  # \ud800"
+    answers = {
+        "ps0-mean-code": half,
+        "ps0-rows-code": "def rows(matrix, n):\n    raise RuntimeError(chr(0xd800))",
+    }
+    (submitted / "dan.ipynb").write_bytes(notebook(answers, more="raise ValueError(chr(0xd800))"))
+    (submitted / "eve\udcff.ipynb").write_bytes(notebook(GOOD))
+    results = graded()
+    assert results["ada"]["earned"] == 7 and results["dan"]["earned"] == 0
+    assert next(result["earned"] for name, result in results.items() if name.startswith("eve")) == 7
+    assert graded() == results  # what was kept can be read
+
+
 def test_late_days(graded):
     due = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=60)  # two and a half days
     result = graded(lateness=Lateness(due, free_days=1, penalty=10))["ada"]
@@ -406,6 +445,12 @@ def test_the_gradebook(course, graded, submitted):
 
     given = load("ps0", course / "solutions")
     (submitted / "dan.ipynb").write_text("{nope")
+    odd = json.loads((submitted / "cleo.ipynb").read_bytes())
+    odd["cells"] += [
+        {"cell_type": "code", "source": "1"},
+        {"source": "2", "metadata": {"nbgrader": "x\ud800"}},
+    ]
+    (submitted / "cleo.ipynb").write_text(json.dumps(odd))
     results, notebooks = list(graded().values()), {e.student: e.data for e in collect(submitted, "ps0")}
     assert import_results(given, results, notebooks, course) == 3
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:

@@ -110,7 +110,7 @@ def test_what_changed_runs_again_and_what_follows_from_it(again):
 
 def test_another_configuration_is_refused_with_the_difference(again):
     other = load_config("stub.yaml", {"training.max_steps": 7})
-    with pytest.raises(UserError, match=r"another configuration \(training\.max_steps was -1, is 7\)"):
+    with pytest.raises(UserError, match=r"another configuration \(training\.max_steps -1, now 7\)"):
         run_pipeline(other, again / "run")
     assert load_config(again / "run" / "config.yaml").training.max_steps == -1
 

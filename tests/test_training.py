@@ -129,9 +129,11 @@ def test_a_checkpoint_cut_short_is_passed_over(course, tmp_path):
 def test_finished_runs_are_not_repeated_and_those_of_others_not_replaced(course, rows):
     made = finetune(settings(), rows, "adapter")
     before = weights(course / "adapter")
-    calls = []
+    notes, calls = json.loads((course / "adapter" / "lab.json").read_text()), []
+    checkpoints.begin(course / "adapter", notes["made_from"], replace=False)  # killed before it was removed
     again = finetune(settings(), rows, "adapter", on_log=lambda *_: calls.append(1))
     assert again["history"] == made["history"] and not calls
+    assert not (course / "adapter.training").exists()
     with pytest.raises(UserError, match=r"adapter of another run: training.learning_rate 0.02, now 0.01"):
         finetune(settings(training__learning_rate=0.01), rows, "adapter")
     with pytest.raises(UserError, match="adapter of another run: records"):
@@ -171,6 +173,23 @@ def test_the_best_checkpoint_becomes_the_adapter(course, rows, monkeypatch):
     values = iter([0.2, 0.9, 0.1, 0.3, 0.2, 0.1])
     finetune(long, rows, "best_of_twelve", val)
     assert weights(course / "best_of_twelve") == weights(course / "four_steps")
+
+
+def test_mrr_cannot_be_watched_without_options(course, rows):
+    """Said at once: the trainer itself would only miss it at the first checkpoint."""
+    document = json.loads((course / "visdial_1.0_val.json").read_text())
+    for dialog in document["data"]["dialogs"]:
+        for turn in dialog["dialog"]:
+            del turn["answer_options"], turn["gt_index"]
+    (course / "bare.json").write_text(json.dumps(document))
+    val, calls = VisDial.load("bare.json")[:2], []
+    with pytest.raises(UserError, match=r"metric_for_best_model mrr.*bare.json.*no options"):
+        finetune(
+            settings(training__metric_for_best_model="mrr"), rows, "adapter", val, lambda *_: calls.append(1)
+        )
+    assert not calls and not (course / "adapter.training").exists()
+    made = finetune(settings(training__max_steps=2), rows, "adapter", val)  # the loss can be watched
+    assert [row["step"] for row in made["history"] if "eval_loss" in row] == [2]
 
 
 def test_mrr_is_that_of_the_ranking_engine(course, rows):

@@ -15,7 +15,7 @@ import typer
 from typer import Option
 
 from visdial_lab import __version__, cli_grading, cli_models
-from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with, load_dialogs
+from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with
 from visdial_lab.cli_models import AnswerStyleOption, ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
@@ -125,6 +125,7 @@ def finetune(
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
+    from visdial_lab.visdial import load_dialogs
 
     options = {
         "model.name": model_name,

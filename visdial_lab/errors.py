@@ -2,7 +2,7 @@
 
 import contextlib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -31,19 +31,30 @@ def _alone(error: Exception) -> list[str]:
     return f"\x1b[31m{type(error).__name__}\x1b[39m: {error}".splitlines()
 
 
+OnBad = Callable[[int, UserError], None]  # told the number of what is at fault, which is then left out
+
+
 @contextlib.contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Put the place (file, entry) before the message of a UserError from below, where it is not known."""
+    """Put the place (file, entry; or "") before the message of a UserError from below that knows none."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+        raise UserError(f"{place}: {error}" if place else str(error)) from None
 
 
-def differences(there: dict, now: dict) -> list[str]:
-    """What differs in how two things were made, as ["seed 0, now 1"]; [] when nothing does."""
+def differences(there: dict, now: dict) -> str:
+    """What differs in how two things were made: "seed 0, now 1; rounds 2, now 3"; "" when nothing does."""
     names = [name for name in there | now if there.get(name) != now.get(name)]
-    return [f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names]
+    told = (f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names)
+    return listed(told, 3, "; ")
+
+
+def listed(items: Iterable[Any], most: int, separator: str = ", ") -> str:
+    """The first items of a list that may be long, as "a, b and 7 more"."""
+    items = list(map(str, items))
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def shown(value: Any) -> str:

@@ -106,12 +106,10 @@ def write_page(
     dialogs = list(dialogs)
     values = round_values(dialogs, predictions, allow_partial=True)
     entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
-    ids = list(result["dialogs"])
-    chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]}
-    browser = {
-        heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
-        for heading, ids in chosen.items()
-    }
+    by_id = {dialog.image_id: dialog for dialog in dialogs}
+    ranked = [by_id[image_id] for image_id in result["dialogs"]]  # best first
+    chosen = {"Best dialogs": ranked[:4], "Worst dialogs": ranked[:-5:-1]}
+    browser = {heading: [(d, _ranked(d, entries)) for d in own] for heading, own in chosen.items()}
     counts = {said: dict.fromkeys(("yes", "no", "something else"), 0) for said in ("yes", "no")}
     for dialog in dialogs:
         for turn, entry, _ in _ranked(dialog, entries):

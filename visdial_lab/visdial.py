@@ -9,10 +9,16 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
 from visdial_lab.reading import Columns, read_dense, read_split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from visdial_lab.config import Config
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
@@ -237,6 +243,16 @@ class VisDial(Sequence):
         return f'<div style="font-family:system-ui,sans-serif">{title}{rows}</div>'
 
 
+def load_dialogs(config: "Config", split: str | None = None, **options) -> VisDial:
+    """The dialogs of a profile, by default to train on: so many as it says of its val split, or of another.
+
+    options and errors: as for `VisDial.load`.
+    """
+    data, split = config.data, split or config.data.train_split
+    most = data.num_val_dialogs if split == data.val_split else data.num_train_dialogs
+    return VisDial.load(data.root, split, **options)[:most]
+
+
 def _data_root(source: str | Path) -> Path:
     from visdial_lab.config import load_config, profile_names
 
@@ -285,9 +301,14 @@ def thumbnail_html(dialog: Dialog, width: int) -> str:
         picture = dialog.image()
     except UserError:
         return f'<div style="width:{width}px;align-self:flex-start;{_NO_IMAGE}">no image</div>'
-    picture.thumbnail((width, width))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = jpeg_url(picture, width, quality=85)
     style = f"width:{width}px;height:auto;align-self:flex-start;border-radius:8px"
     return f'<img alt="{html.escape(dialog.caption)}" src="{source}" style="{style}">'
+
+
+def jpeg_url(picture: "Image", longest_side: int, quality: int) -> str:
+    """A picture, made smaller if need be, as a JPEG inside a URL."""
+    picture.thumbnail((longest_side, longest_side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -16,6 +16,7 @@ import nbformat
 from visdial_lab.errors import UserError
 from visdial_lab.files import write_text
 from visdial_lab.grading.problem_sets import ProblemSet
+from visdial_lab.grading.submissions import cells_of
 
 
 def import_results(
@@ -95,31 +96,28 @@ def _declare(gradebook: Any, given: ProblemSet) -> None:
 def _restored(given: ProblemSet, data: bytes) -> str:
     """The student's notebook for reading: outputs dropped, the author's cells and marks put back."""
 
-    def plain(cell: Any) -> Any:
-        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        return make(cell.source, metadata=cell.metadata)
+    def plain(kind: str, source: str, marks: Any = None) -> Any:
+        make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+        return make(source, metadata={} if marks is None else {"nbgrader": marks})
 
-    notebook = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
     source = nbformat.read(given.source, as_version=4)
-    marks = {c.metadata.nbgrader.grade_id: c for c in source.cells if "nbgrader" in c.metadata}
+    originals = {c.metadata.nbgrader.grade_id: c for c in source.cells if "nbgrader" in c.metadata}
     kept, seen = [], set()
-    for cell in notebook.cells:
-        name = (cell.metadata.get("nbgrader") or {}).get("grade_id")
-        original = marks.get(name)
-        if original is None or name in seen:  # one's own cell, or a copy of another one
-            cell.metadata.pop("nbgrader", None)
+    for cell in cells_of(data):
+        original = originals.get(cell["id"])
+        if original is None or cell["id"] in seen:  # one's own cell, or a copy of another one
+            kept.append(plain(cell["type"], cell["source"]))
+            continue
+        seen.add(cell["id"])
+        marks = original.metadata.nbgrader
+        if marks.solution:
+            kept.append(plain(cell["type"], cell["source"], marks))
         else:
-            seen.add(name)
-            cell.metadata["nbgrader"] = original.metadata.nbgrader
-            if not original.metadata.nbgrader.solution:
-                cell.source, cell.cell_type = original.source, original.cell_type
-        kept.append(plain(cell))
-    for name, original in marks.items():
-        if name not in seen and original.metadata.nbgrader.grade:
-            empty = nbformat.from_dict(original)
-            if original.metadata.nbgrader.solution:
-                empty.source = ""
-            kept.append(empty)
+            kept.append(plain(original.cell_type, original.source, marks))
+    for name, original in originals.items():
+        marks = original.metadata.nbgrader
+        if name not in seen and marks.grade:
+            kept.append(plain(original.cell_type, "" if marks.solution else original.source, marks))
     made = nbformat.v4.new_notebook(cells=kept, metadata=source.metadata)
     return nbformat.writes(made) + "\n"
 

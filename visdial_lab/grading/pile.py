@@ -11,8 +11,7 @@ import hashlib
 import io
 import json
 import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,13 @@ from visdial_lab import __version__
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.files import read_json, write_json, write_text
 from visdial_lab.grading.feedback import write_pages
-from visdial_lab.grading.problem_sets import (
-    TEXT_STUB,
-    ProblemSet,
-    exercise_of,
-    load,
-    overlay,
-    stub,
-    with_answers,
-)
+from visdial_lab.grading.problem_sets import TEXT_STUB, ProblemSet, exercise_of, load, overlay, stub
 from visdial_lab.grading.sandbox import choose
-from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.scoring import Sessions, score
 from visdial_lab.grading.similarity import similar_pairs
 from visdial_lab.grading.submissions import Submission, cells_of, collect
 from visdial_lab.grading.walls import PACKAGE, Limits
+from visdial_lab.progress import Progress, quiet
 
 _MAX_CELLS = 500
 _Result = dict[str, Any]
@@ -70,7 +62,7 @@ def grade(
     limits: Limits | None = None,
     lateness: Lateness | None = None,
     solutions: Path | None = None,
-    progress: Callable[..., None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> list[_Result]:
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
@@ -92,7 +84,7 @@ def grade(
         kept[entry.student] = result
         progress(len(found) - len(missing) + done, len(found))
     results = [_with_lateness(kept[entry.student], entry, lateness) for entry in found]
-    _write(given, found, results, output)
+    _write(given, results, output)
     return results
 
 
@@ -100,35 +92,21 @@ def _graded(
     given: ProblemSet, entries: list[Submission], rung: str | None, limits: Limits, jobs: int
 ) -> Iterator[tuple[Submission, _Result]]:
     """Give (submission, result) as they are finished, `jobs` at a time, each worker with a reference."""
-    own, opened = threading.local(), []
-
-    def session(cells: list[tuple[str, str]]) -> Session:
-        opened.append(Session(cells, rung, limits))
-        return opened[-1]
-
-    def work(entry: Submission) -> _Result:
-        if entry.problem is not None:
-            return _ungraded(given, entry, entry.problem)
-        if not hasattr(own, "reference"):
-            own.reference = reference_session(with_answers(given), rung, limits)
-            opened.append(own.reference)
-        return grade_one(given, entry, own.reference, session)
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        futures = {pool.submit(work, entry): entry for entry in entries}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:  # also when interrupted: nothing inside may outlive us
-        pool.shutdown(wait=False, cancel_futures=True)
-        for one in opened:
-            one.cancel()
+    with Sessions(given, rung, limits) as sessions:
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            futures = {pool.submit(grade_one, given, entry, sessions): entry for entry in entries}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # also when interrupted: nothing inside may outlive us
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def grade_one(
-    given: ProblemSet, entry: Submission, reference: Session, session: Callable[..., Session]
-) -> _Result:
+def grade_one(given: ProblemSet, entry: Submission, sessions: Sessions) -> _Result:
     """The result of one submission; whatever it does is its own affair alone."""
+    if entry.problem is not None:
+        return _ungraded(given, entry, entry.problem)
+    reference = sessions.reference()
     try:
         cells = cells_of(entry.data)
         if len(cells) > _MAX_CELLS:
@@ -137,23 +115,23 @@ def grade_one(
         return _ungraded(given, entry, str(error))
     to_run, notes = overlay(given, cells)
     try:
-        with session(to_run) as student:
+        with sessions.student(to_run) as student:
             tests = score(given, student, reference, f"{given.name} {entry.student}")
-            problems, rung = student.problems, student.rung
+            problems = student.problems
     except WorkFailed as failed:  # the machine's fault, not the student's
         return _ungraded(given, entry, f"could not be graded: {failed}") | {"again": True}
     return _result(given, entry, tests, notes) | {
-        "rung": rung,
+        "rung": sessions.rung,
         "cells": [{"cell": name, **problem} for name, problem in problems.items()],
         "answers": {exercise_of(c): dict(to_run)[c.id] for c in given.cells if c.role == "answer"},
         "open": [
-            {"id": name, "points": points, "answered": _answered(given, name, cells)}
+            {"id": name, "points": points, "answered": _answered(name, cells)}
             for name, points in given.open.items()
         ],
     }
 
 
-def _answered(given: ProblemSet, name: str, cells: list[_Result]) -> bool:
+def _answered(name: str, cells: list[_Result]) -> bool:
     texts = [cell["source"].strip() for cell in cells if cell["id"] == name]
     return any(text and text != TEXT_STUB for text in texts)
 
@@ -218,7 +196,7 @@ def _with_lateness(result: _Result, entry: Submission, lateness: Lateness) -> _R
     return result | {"days_late": days, "score": final, "handed_in": handed_in}
 
 
-def _write(given: ProblemSet, found: list[Submission], results: list[_Result], output: Path) -> None:
+def _write(given: ProblemSet, results: list[_Result], output: Path) -> None:
     answers = {result["student"]: result["answers"] for result in results}
     known = {
         exercise_of(cell): (cell.source, stub(cell.source)) for cell in given.cells if cell.role == "answer"

@@ -24,6 +24,7 @@ _MAX_FILES = 20_000
 _MOODLE = re.compile(r"(?P<student>.+?)_\d+_assignsubmission_(file|onlinetext)_?$")
 _CANVAS = re.compile(r"(?P<student>[^_]+)_(?:LATE_)?\d+_\d+_.+$")
 _EXCHANGE = re.compile(r"(?P<student>[^+]+)\+(?P<assignment>[^+]+)\+(?P<time>[^+]+?)(\+[^+]*)?$")
+_LINK = "is a link to somewhere else; hand in the notebook itself"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def collect(source: Path, assignment: str) -> list[Submission]:
     elif zipfile.is_zipfile(source):
         found = list(_from_zip(source, assignment))
     elif source.suffix == ".ipynb" and source.is_file():
-        found = [_read(source, source.stem)]
+        found = [_read(source, _student_of(source.name, assignment))]
     else:
         raise UserError(f"submissions not found: {source} is no folder, no zip and no notebook")
     if not found:
@@ -80,11 +81,11 @@ def _from_folder(source: Path, assignment: str) -> Iterator[Submission]:
         if match := _EXCHANGE.match(entry.name):
             if match["assignment"] != assignment:
                 continue
-            student = match["student"]
+            student = writable(match["student"])
         else:
             student = _student_of(entry.name, assignment)
         if entry.is_symlink():
-            yield Submission(student, problem="is a link to somewhere else; hand in the notebook itself")
+            yield Submission(student, problem=_LINK)
         elif entry.is_dir():
             yield _from_student_folder(entry, student, assignment)
         elif entry.suffix == ".ipynb":
@@ -115,9 +116,7 @@ def _read(path: Path, student: str, stamp: Path | None = None) -> Submission:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        link = path.is_symlink()
-        what = "is a link to somewhere else; hand in the notebook itself" if link else error.strerror
-        return Submission(student, problem=str(what))
+        return Submission(student, problem=_LINK if path.is_symlink() else str(error.strerror))
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
@@ -132,9 +131,10 @@ def _read(path: Path, student: str, stamp: Path | None = None) -> Submission:
 def _time(text: str) -> datetime.datetime | None:
     """nbgrader's timestamp.txt: 2026-10-01 12:30:00.123456 UTC."""
     try:
-        return datetime.datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
+        when = datetime.datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
     except ValueError:
         return None
+    return when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
 
 
 def _sized(student: str, data: bytes, when: datetime.datetime | None) -> Submission:
@@ -157,7 +157,7 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
             by_student: dict[str, list[zipfile.ZipInfo]] = {}
             for member in members:
                 parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-                if member.is_dir() or parts[0] == "__MACOSX" or not parts[-1].endswith(".ipynb"):
+                if not parts or parts[0] == "__MACOSX" or not parts[-1].endswith(".ipynb") or member.is_dir():
                     continue
                 if parts[0] == "/" or ".." in parts or ":" in parts[0]:
                     student = _student_of(parts[-1], assignment)
@@ -172,7 +172,7 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
             for student, own in by_student.items():
                 name = _choose([member.filename for member in own], assignment)
                 yield _member(archive, next(m for m in own if m.filename == name), student)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # zipfile and its codecs have a dozen types for a damaged file
         if owner is None:
             raise UserError(f"cannot read {path}: {error}") from None
         yield Submission(owner, problem=f"the zip cannot be read ({error})")
@@ -186,7 +186,7 @@ def _naming_part(parts: tuple[str, ...], assignment: str) -> str:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str) -> Submission:
     if stat.S_ISLNK(member.external_attr >> 16):
-        return Submission(student, problem="is a link to somewhere else; hand in the notebook itself")
+        return Submission(student, problem=_LINK)
     try:
         when = datetime.datetime(*member.date_time).astimezone()  # a zip's times are local
     except ValueError:
@@ -194,19 +194,24 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str) -> 
     try:
         with archive.open(member) as file:
             data = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # as above
         return Submission(student, problem=f"the zip's entry cannot be read ({error})", handed_in=when)
     return _sized(student, data, when)
 
 
 def _student_of(name: str, assignment: str) -> str:
     """The student's name from a file's or folder's name."""
-    name = name.removesuffix(".ipynb").removesuffix(".zip")
+    name = writable(name).removesuffix(".ipynb").removesuffix(".zip")
     for pattern in (_MOODLE, _CANVAS):
         if match := pattern.match(name):
             return match["student"]
     short = re.sub(rf"[_\-. ]*{re.escape(assignment)}$|^{re.escape(assignment)}[_\-. ]+", "", name)
     return short or name
+
+
+def writable(text: str) -> str:
+    """The text; half a character, which JSON and names of files may hold but UTF-8 cannot, as "\\ud800"."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 # ---- what is in a notebook
@@ -234,5 +239,5 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
         grading = grading.get("nbgrader") if isinstance(grading, dict) else None
         grade_id = grading.get("grade_id") if isinstance(grading, dict) else None
         own = grade_id if isinstance(grade_id, str) else None
-        cells.append({"type": str(cell.get("cell_type")), "source": source, "id": own})
+        cells.append({"type": str(cell.get("cell_type")), "source": writable(source), "id": own})
     return cells
