@@ -81,7 +81,10 @@ def story(dialogs: Sequence, image_id: int) -> Any:
     """
     if type(image_id) is not int:
         raise UserError(f"IMAGE_ID should be a whole number, is {shown(image_id)}")
-    return next((dialog for dialog in dialogs if dialog.image_id == image_id), dialogs[0])
+    found = next((dialog for dialog in dialogs if dialog.image_id == image_id), None)
+    if found is None:
+        print(f"no dialog about image {image_id} here: following {dialogs[0].image_id}")
+    return found or dialogs[0]
 
 
 def need(run: Path, name: str, notebook: str) -> Path:
