@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import module_map
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -74,32 +75,12 @@ def test_starting_imports_nothing_heavy(command):
 
 
 def test_modules_import_one_way():
-    """The order of the README's module map; a module imports only from those before it."""
-    order = [
-        *("errors", "progress", "files", "platforms", "exercises", "config", "course", "journal", "reading"),
-        *("visdial", "transfer", "download", "baselines", "submission", "text_metrics", "metrics", "chat"),
-        *("teacher", "generation", "api_prompt", "api_client", "api_data", "models", "decoding", "inference"),
-        *("forest", "decoder", "ranking", "reminding", "predictions", "export", "backends", "training_data"),
-        *("negatives", "contrast", "checkpoints", "finetune", "plots", "diagrams", "ranking_diagrams"),
-        *("views", "widgets", "api_page", "evaluation", "report", "pipeline"),
-        *("grading.executor", "grading.walls", "grading.sandbox", "grading.submissions"),
-        *("grading.problem_sets", "grading.scoring", "grading.release", "grading.similarity"),
-        *("grading.feedback", "grading.gradebook", "grading.pile"),
-        *("doctor", "cli_models", "cli_generate", "cli_grading", "cli"),
-    ]
-    package = ROOT / "visdial_lab"
-    for path in package.rglob("*.py"):
-        if path.stem.startswith("__"):
-            continue
-        name = ".".join(path.relative_to(package).with_suffix("").parts)
-        assert name in order, f"{path.name} has no place in the order"
-        for module, names in re.findall(r"from visdial_lab\.?([\w.]*) import ([\w, ]+)", path.read_text()):
-            asked = (
-                [module] if module in order else [f"{module}.{one}".strip(".") for one in names.split(", ")]
-            )
-            for imported in (one.split(" as ")[0] for one in asked):
-                if not imported.startswith("__"):
-                    assert order.index(imported) < order.index(name), f"{name} imports {imported}"
+    """A module imports only from those before it; the README's map is what the imports say."""
+    assert sorted(module_map.ORDER) == sorted(module_map.modules()), "each module has its place in STATIONS"
+    assert module_map.backwards() == []
+    for name in ("README.md", "README.ko.md"):
+        drawn = module_map.BLOCK.findall((ROOT / name).read_text(encoding="utf-8"))
+        assert drawn == [module_map.draw()], f"{name}: run `python tests/module_map.py`"
 
 
 def test_no_file_is_too_long():

@@ -11,7 +11,7 @@ from importlib import import_module
 # programs run too. A short spin is nearly as fast and does no harm. Read when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # Module → the names it offers here. Names that are also modules (finetune, generation …) are left out:
 # `visdial_lab.finetune` must mean one thing only.
