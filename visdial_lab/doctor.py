@@ -81,10 +81,13 @@ def _profile(config: Config) -> Check:
     model, kernel, gaps = config.model.name, config.notebooks.kernel_name, []
     if (config.training.fp16 or config.training.bf16) and not _gpus():
         gaps.append("it trains in half precision, which needs a CUDA GPU: use a GPU machine or Colab")
-    if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
-        gaps.append(f"data is missing: put VisDial's dialogs and images into {config.data.root}")
-    if model.startswith("data/") and not (resolve(model) / "config.json").is_file():
-        gaps.append(f"model is missing: fetch the course again, {model} belongs to it")
+    try:
+        if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
+            gaps.append(f"data is missing: put VisDial's dialogs and images into {config.data.root}")
+        if model.startswith("data/") and not (resolve(model) / "config.json").is_file():
+            gaps.append(f"model is missing: fetch the course again, {model} belongs to it")
+    except UserError as error:  # embedded data or model, and no course around
+        gaps.append(str(error))
     jupyter = _library("jupyter_client.kernelspec")
     if jupyter is None or kernel not in jupyter.find_kernel_specs():
         gaps.append(f"no Jupyter kernel {kernel}: pip install ipykernel")

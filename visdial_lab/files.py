@@ -183,11 +183,17 @@ def course_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """A path from a config or a record made absolute: from here if it exists here, else from the course."""
+    """A path from a config or a record made absolute: from here if it exists here, else from the course.
+
+    Raises UserError for the embedded data or model outside of any course folder: they are nowhere else.
+    """
     path = Path(path).expanduser()
     if not path.exists():
-        with contextlib.suppress(UserError):  # outside any course, the message will name a place right here
+        try:
             return course_root() / path
+        except UserError as error:  # for other paths, the message will name a place right here
+            if path.parts[:2] in (("data", "scenes"), ("data", "gemma3-scenes")):
+                raise UserError(f"{error} (wanted: {path.as_posix()})") from None
     return path.absolute()
 
 

@@ -9,7 +9,9 @@ shuffled: their order leaks the answer. Dense relevance of one round a dialog is
 """
 
 import argparse
+import functools
 import json
+import operator
 import random
 from collections import Counter, defaultdict
 from multiprocessing import Pool
@@ -139,13 +141,18 @@ def oracle(dialogs: list[tuple[dict, str, list[Turn]]], split: str, pool: Answer
             share, relevance = turn.answers[turn.answer]
             plain.append(_expected_reciprocal_rank([r for _, r in known], relevance))
             informed.append(_expected_reciprocal_rank([(r, s) for s, r in known], (relevance, share)))
-    return {"mrr": sum(plain) / len(plain), "mrr_wordings": sum(informed) / len(informed), "ndcg": 1.0}
+    return {"mrr": _sum(plain) / len(plain), "mrr_wordings": _sum(informed) / len(informed), "ndcg": 1.0}
+
+
+def _sum(values) -> float:
+    """Added up one by one: from Python 3.12 on `sum` carries the rounding errors along, and ends elsewhere."""
+    return functools.reduce(operator.add, values, 0)
 
 
 def _expected_reciprocal_rank(scores: list, mine: object) -> float:
     """1 / rank of an option that scores `mine`, averaged over the order of its ties."""
     above, ties = sum(s > mine for s in scores), sum(s == mine for s in scores)
-    return sum(1 / (above + k) for k in range(1, ties + 1)) / ties
+    return _sum(1 / (above + k) for k in range(1, ties + 1)) / ties
 
 
 def _write_json(path: Path, document: object) -> None:
