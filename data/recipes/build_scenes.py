@@ -145,7 +145,7 @@ def oracle(dialogs: list[tuple[dict, str, list[Turn]]], split: str, pool: Answer
 
 
 def _sum(values) -> float:
-    """Added up one by one: from Python 3.12 on `sum` carries the rounding errors along, and ends elsewhere."""
+    """Added up one by one: from Python 3.12 on `sum` makes up for rounding, and ends a little elsewhere."""
     return functools.reduce(operator.add, values, 0)
 
 
