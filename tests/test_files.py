@@ -254,6 +254,10 @@ def test_outside_any_course(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="course folder not found"):
         files.course_root()
     assert files.resolve("a/b") == tmp_path / "a" / "b"
+    assert files.resolve("data/visdial") == tmp_path / "data" / "visdial"  # one's own, anywhere
+    for embedded in ("data/scenes", "data/gemma3-scenes", "data/scenes/images/1.png"):
+        with pytest.raises(UserError, match="course folder not found: run inside it"):
+            files.resolve(embedded)
     assert files.portable("a/b") == "a/b" and files.portable("/x/y") == "/x/y"
 
 

@@ -1,5 +1,6 @@
 """The library as a wheel, installed far from the course: `pip install visdial_lab-….whl` anywhere."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from module_map import modules
+from peft import LoraConfig, get_peft_model
 
 import visdial_lab
 from visdial_lab import VisDial
 from visdial_lab.files import write_json
+from visdial_lab.models import load_model
 from visdial_lab.predictions import predictions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,10 +59,10 @@ def command(wheel, tmp_path_factory):
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VISDIAL_LAB_ROOT")
     }
 
-    def run(*words) -> tuple[int, str]:
+    def run(*words, **more) -> tuple[int, str]:
         called = [python.with_name("visdial-lab"), *map(str, words)]
         done = subprocess.run(
-            called, capture_output=True, text=True, cwd=home, env=env | {"HF_HUB_OFFLINE": "1"}
+            called, capture_output=True, text=True, cwd=home, env=env | more | {"HF_HUB_OFFLINE": "1"}
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -72,7 +75,7 @@ def test_everything_is_in_it(wheel):
     package = ROOT / "visdial_lab"
     wanted |= {str(path.relative_to(ROOT)) for path in package.rglob("templates/**/*.*")}
     wanted |= {str(path.relative_to(ROOT)) for path in package.rglob("configs/*.yaml")}
-    assert wanted <= there
+    assert wanted | {"visdial_lab/py.typed"} <= there
     assert not [name for name in there if name.startswith(("tests/", "data/", "notebooks/"))]
 
 
@@ -107,10 +110,34 @@ def test_answering(command):
     assert code == 0, said
 
 
+def test_an_adapter(command, tmp_path):
+    """Its base model is the course's: found where VISDIAL_LAB_ROOT says, and asked for where nothing does."""
+    adapter = tmp_path / "adapter"
+    config = LoraConfig(base_model_name_or_path="data/gemma3-scenes", target_modules=["q_proj"], r=2)
+    model, processor = load_model(SCENES.parent / "gemma3-scenes")
+    adapted = get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = "data/gemma3-scenes"
+    adapted.save_pretrained(adapter)
+    processor.save_pretrained(adapter)
+    val = SCENES / "visdial_1.0_val.json"
+    picture = next((SCENES / "images").glob("*.png"))
+    words = [["--dialogs", val, "--limit", "1", "--output-file", tmp_path / "r.json"]]
+    words += [["--image-path", picture, "--conversation", "Q: how many people?"]]
+    for name, own in zip(("rank", "infer"), words, strict=True):
+        own = [name, "--model-path", adapter, *own]
+        code, said = command(*own)
+        assert code == 2 and "course folder not found" in said and "(wanted: data/gemma3-scenes)" in said
+        code, said = command(*own, VISDIAL_LAB_ROOT=str(ROOT))
+        assert code == 0, said
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 10
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["pipeline", "--output", "run"],
+        ["generate", "base", "--output-path", "records.jsonl"],
+        ["finetune", "--output-dir", "adapter"],
         ["release", "ps1"],
         ["grade", "given.zip", "--assignment", "ps1", "--output", "grades"],
     ],

@@ -83,14 +83,19 @@ def _profile(config: Config) -> Check:
     model, kernel, gaps = config.model.name, config.notebooks.kernel_name, []
     if (config.training.fp16 or config.training.bf16) and not _gpus():
         gaps.append("it trains in half precision, which needs a CUDA GPU: use a GPU machine or Colab")
-    if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
-        root = config.data.root
-        fetch = f"visdial-lab download --split train --split val --root {root} (text only: --images none)"
-        own = f"fetch the course again, {root} belongs to it"
-        gaps.append(f"data is missing: {own if str(root).startswith('data/scenes') else fetch}")
-    if model.startswith(("data/", "/", "./", "../")) and not (resolve(model) / "config.json").is_file():
-        own = f"fetch the course again, {model} belongs to it"
-        gaps.append(f"model is missing: {own if model.startswith('data/') else f'no config.json in {model}'}")
+    try:
+        if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
+            root = config.data.root
+            fetch = f"visdial-lab download --split train --split val --root {root} (text only: --images none)"
+            own = f"fetch the course again, {root} belongs to it"
+            gaps.append(f"data is missing: {own if str(root).startswith('data/scenes') else fetch}")
+        if model.startswith(("data/", "/", "./", "../")) and not (resolve(model) / "config.json").is_file():
+            own = f"fetch the course again, {model} belongs to it"
+            gaps.append(
+                f"model is missing: {own if model.startswith('data/') else f'no config.json in {model}'}"
+            )
+    except UserError as error:  # embedded data or model, and no course around
+        gaps.append(str(error))
     jupyter = _library("jupyter_client.kernelspec")
     if jupyter is None or kernel not in jupyter.find_kernel_specs():
         gaps.append(f"no Jupyter kernel {kernel}: pip install ipykernel")

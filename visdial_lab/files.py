@@ -232,7 +232,8 @@ def course_root() -> Path:
 def resolve(path: str | Path) -> Path:
     """A path from a config or a record made absolute: from here if it exists here, else from the course.
 
-    Raises UserError for one that cannot be: too long a name, a folder that may not be entered.
+    Raises UserError for one that cannot be (too long a name, a folder that may not be entered), and for the
+    embedded data or model outside of any course folder: they are nowhere else.
     """
     path = Path(os.path.expanduser(path))  # leaves ~nobody as it is, where Path.expanduser fails
     try:
@@ -240,8 +241,11 @@ def resolve(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot use the path {shown(str(path))}: {error.strerror}") from None
     if not there:
-        with contextlib.suppress(UserError):  # outside any course, the message will name a place right here
+        try:
             return course_root() / path
+        except UserError as error:  # for other paths, the message will name a place right here
+            if path.parts[:2] in (("data", "scenes"), ("data", "gemma3-scenes")):
+                raise UserError(f"{error} (wanted: {path.as_posix()})") from None
     return path.absolute()
 
 
