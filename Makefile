@@ -28,7 +28,7 @@ else
 endif
 
 lab: setup-test
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 gpu: setup-run
 	@echo "== adding Unsloth"

@@ -1,4 +1,4 @@
-"""Fixtures for every test: the real data (or a loud skip), the embedded scenes, a tiny made-up dataset."""
+"""For every test: real data (or a loud skip), the embedded scenes, a made-up dataset, tiny models."""
 
 import json
 import random
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+WORDS = ["red", "dog", "blue", "cat", "house", "man", "yes", "no", "it", "is", "the", "near", "ball", "can't"]
+WORDS += ["tell", "green", "한국", "x", "two", "people", "lake"]
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,16 @@ def shared_data() -> Path:
     if not (folder / "visdial" / "visdial_1.0_val_116.json").is_file():
         pytest.skip(f"SKIPPED: real VisDial data is not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_val(shared_data):
+    """116 real val dialogs with their dense annotations."""
+    from visdial_lab.visdial import VisDial
+
+    folder = shared_data / "visdial"
+    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
+    return VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +43,22 @@ def scenes() -> Path:
 def tiny(tmp_path) -> Path:
     """A made-up dataset folder: three splits of a few dialogs, dense annotations, small JPEGs."""
     return make_dataset(tmp_path / "tiny")
+
+
+@pytest.fixture
+def train(tiny):
+    """Its training split: 4 dialogs of 3 rounds."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(tiny, "train")
+
+
+@pytest.fixture
+def val(tiny):
+    """Its val split, as large."""
+    from visdial_lab.visdial import VisDial
+
+    return VisDial.load(tiny, "val")
 
 
 @pytest.fixture
@@ -51,6 +79,49 @@ def rows(course) -> list[dict]:
     from visdial_lab.visdial import VisDial
 
     return list(records(VisDial.load(course, "train")))
+
+
+@pytest.fixture
+def run(capsys):
+    """run(word, …) → (exit code, standard output, standard error) of a command in this process."""
+
+    from visdial_lab.cli import main
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The folder of a tiny vision-language model."""
+    import tiny_model
+
+    return tiny_model.build(tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """(model, processor) that read a picture and text."""
+    import tiny_model
+
+    from visdial_lab.models import load_model
+
+    return load_model(tiny_model.build(tmp_path_factory.mktemp("vision")))
+
+
+@pytest.fixture(scope="module")
+def text_only(tmp_path_factory):
+    """(model, tokenizer) that read text alone."""
+    import tiny_model
+
+    from visdial_lab.models import load_model
+
+    return load_model(tiny_model.build_text(tmp_path_factory.mktemp("text")))
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +188,39 @@ def make_dense(document: dict, key: str = "gt_relevance") -> list:
         relevance[(gt + 1) % 100], relevance[(gt + 2) % 100], relevance[gt] = 0.4, 0.2, 1.0
         annotations.append({"image_id": entry["image_id"], "round_id": 2, key: relevance})
     return annotations
+
+
+def some_dialog(folder, image_id, rounds=4, options=12, longest=4, only_last=False):
+    """A dialog with a noise picture; candidates share first words often; with `only_last` shaped like the
+    test split."""
+    import numpy as np
+    from PIL import Image
+
+    from visdial_lab.visdial import Dialog, Round
+
+    rng = random.Random(image_id)
+    path = folder / f"{image_id}.png"
+    if not path.exists():
+        noise = np.random.default_rng(image_id).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+
+    def some(longest):
+        return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, longest)))
+
+    turns = []
+    for round_id in range(1, rounds + 1):
+        last = only_last and round_id == rounds
+        texts = tuple(some(longest) for _ in range(options)) if last or not only_last else None
+        answer = None if last else texts[3] if texts else some(3)
+        turns.append(Round(round_id, some(6), answer, texts, None if only_last else 3, None))
+    return Dialog(image_id, some(8), tuple(turns), path, "test" if only_last else "val")
+
+
+def drawn(figure) -> str:
+    """Draw the figure; returns all of its text."""
+    import matplotlib.text
+
+    figure.canvas.draw()
+    texts = figure.findobj(matplotlib.text.Text)
+    texts += [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    return "\n".join(text.get_text() for text in texts)

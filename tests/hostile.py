@@ -173,7 +173,7 @@ HARMLESS: dict[str, str] = {
     "magics and display": "%timeit -n1 -r1 1 + 1\n!echo hello\ndisplay(1)\n" + GOOD,
     "top-level await": "import asyncio\nawait asyncio.sleep(0.01)\n" + GOOD,
     "input": "try: input('name? ')\nexcept EOFError: pass\n" + GOOD,
-    "nine tenths of the time": "import time\ntime.sleep(0.9 * {cell})\n" + GOOD,
+    "three quarters of the time": "import time\ntime.sleep(0.75 * {cell})\n" + GOOD,
     "background thread that prints": (
         "import threading, time\ndef talk():\n    while True: print('x'); time.sleep(0.01)\n"
         "threading.Thread(target=talk, daemon=True).start()\n" + GOOD

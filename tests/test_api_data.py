@@ -26,6 +26,7 @@ from visdial_lab.api_prompt import prompt
 from visdial_lab.chat import split_reminder
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.files import only_one
 from visdial_lab.generation import read_records
 from visdial_lab.text_metrics import exact_match, token_f1
 from visdial_lab.visdial import VisDial
@@ -38,11 +39,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def no_key(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def train(tiny):
-    return VisDial.load(tiny, "train")  # 4 dialogs of 3 rounds
 
 
 def run(visdial, output, chat, recipe=MODEL, retries=1, **options):
@@ -185,7 +181,7 @@ def test_killed_twenty_times_and_taken_up_again(tmp_path):
         journal, kills, progress = output.with_name("killed.jsonl.part-0"), 0, []
         while kills < 20:
             process = subprocess.Popen([*command, str(output)], cwd=ROOT, stderr=subprocess.DEVNULL)
-            before = chat.together and len(chat.bodies)
+            before = len(chat.bodies)
             while len(chat.bodies) == before and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.8))
@@ -193,7 +189,7 @@ def test_killed_twenty_times_and_taken_up_again(tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-            progress.append(len(journal.read_bytes().splitlines()) if journal.exists() else 0)
+            progress.append(journal.read_bytes().count(b"\n") if journal.exists() else 0)  # whole lines
         assert progress == sorted(progress) and progress[-1] > progress[0]
         subprocess.run([*command, str(output)], cwd=ROOT, check=True, capture_output=True)
         whole = tmp_path / "whole.jsonl"
@@ -547,7 +543,8 @@ def test_a_file_of_somebody_else_is_not_touched(train, tmp_path):
 
 
 def test_two_runs_at_once_are_refused(train, tmp_path):
-    with api_data._alone(tmp_path / "out.jsonl"), pytest.raises(UserError, match="another run is writing"):
+    held = only_one(tmp_path / ".out.jsonl.lock", "two at once")
+    with held, pytest.raises(UserError, match="another run is writing"):
         run(train, tmp_path / "out.jsonl", Chat())
 
 

@@ -18,16 +18,13 @@ KEYS = ("mrr", "r@1", "r@5", "r@10", "mean", "ndcg")
 
 
 @pytest.fixture(scope="module")
-def real(shared_data):
-    folder = shared_data / "visdial"
-    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
-    val = VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
-    train = VisDial.load(folder / "visdial_1.0_val_text_1851.json")
-    return val, {
-        "random": baselines.constant_scores(val),
-        "position": baselines.position_scores(val),
-        "answer": baselines.answer_prior(train)(val),
-        "question": baselines.question_prior(train)(val),
+def real(shared_data, real_val):
+    train = VisDial.load(shared_data / "visdial" / "visdial_1.0_val_text_1851.json")
+    return real_val, {
+        "random": baselines.constant_scores(real_val),
+        "position": baselines.position_scores(real_val),
+        "answer": baselines.answer_prior(train)(real_val),
+        "question": baselines.question_prior(train)(real_val),
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
+from tiny_training import QUICK, Stop, curve, quick_config, weights
 
 from visdial_lab import contrast
 from visdial_lab.chat import IGNORED, answer_ids, collator
@@ -22,22 +23,14 @@ from visdial_lab.visdial import VisDial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = {
-    "model.name": "base",
+SMALL = QUICK | {
     "model.load_in_4bit": False,
-    "peft.r": 4,
     "training.per_device_train_batch_size": 2,
-    "training.warmup_steps": 0,
-    "training.learning_rate": 0.02,
-    "training.logging_steps": 1,
     "training.num_train_epochs": 3,
     "training.save_steps": 2,
     "training.negatives": 5,
 }
-
-
-def settings(**overrides):
-    return load_config("scenes", SMALL | {key.replace("__", "."): value for key, value in overrides.items()})
+settings = functools.partial(quick_config, SMALL)
 
 
 def with_options(processor, batch, dialogs):
@@ -137,19 +130,6 @@ def test_only_learnt_rounds_have_candidates(course):
         collator(processor)(single[:2]), [0, 1]
     )
     assert len(batch["tree"]["paths"]) == 2
-
-
-def curve(made):
-    keys = ("step", "loss", "contrastive_loss", "eval_loss", "eval_mrr")
-    return [tuple(row.get(key) for key in keys) for row in made["history"]]
-
-
-def weights(folder):
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
-class Stop(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -7,12 +7,8 @@ import pytest
 
 from visdial_lab import UserError, VisDial, load_config, setup
 from visdial_lab import course as lab
+from visdial_lab.errors import WorkFailed
 from visdial_lab.files import course_root, sha256, write_json
-
-
-@pytest.fixture
-def val(tiny):
-    return VisDial.load(tiny, "val")
 
 
 @pytest.fixture
@@ -58,9 +54,11 @@ class TestSetup:
 
 
 class TestStory:
-    def test_by_id_or_the_first(self, val):
+    def test_by_id_or_the_first(self, val, capsys):
         assert lab.story(val, val[2].image_id) == val[2]
+        assert capsys.readouterr().out == ""
         assert lab.story(val, 999_999) == val[0]
+        assert capsys.readouterr().out == f"no dialog about image 999999 here: following {val[0].image_id}\n"
 
     @pytest.mark.parametrize("wrong", ["1008", 1.0, None, True])
     def test_wrong_type(self, val, wrong):
@@ -199,3 +197,19 @@ class TestTrainedAlready:
         (run / "records.jsonl").write_text('{"id": 1}\n')
         (base / "config.json").write_text('{"new": 1}')
         assert not lab.trained_already(run, config)
+
+
+@pytest.mark.parametrize("kind", [UserError, WorkFailed])
+def test_a_notebook_shows_the_message_alone(kind):
+    """As IPython does it: the exception says what stands in the place of its traceback."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, error, lines: shown.extend(lines)
+    shell.user_ns["kind"] = kind
+    result = shell.run_cell("raise kind('records.jsonl is not there yet:\\nrun notebook 02 first')")
+    assert isinstance(result.error_in_exec, kind)
+    assert [line.replace("\x1b[31m", "").replace("\x1b[39m", "") for line in shown] == [
+        f"{kind.__name__}: records.jsonl is not there yet:",
+        "run notebook 02 first",
+    ]

@@ -1,8 +1,8 @@
 """Diagrams: what they say comes from what they were given, whatever its size."""
 
 import pytest
+from conftest import drawn
 from PIL import Image
-from test_plots import drawn
 
 from visdial_lab import diagrams
 from visdial_lab.chat import END, START

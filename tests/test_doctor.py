@@ -98,4 +98,18 @@ def test_the_command_prints_every_check_and_its_code_says_whether_the_course_run
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
     out = capsys.readouterr().out
-    assert stop.value.code == 1 and "[fail] profile scenes" in out and "→ data is missing" in out
+    assert (
+        stop.value.code == 1
+        and "[fail] profile scenes" in out
+        and "→ data is missing: fetch the course" in out
+    )
+    assert "data is missing: visdial-lab download --split train --split val --root data/visdial" in out
+
+
+def test_a_profile_of_ones_own_is_checked_too(needs, scenes, tmp_path, capsys):
+    needs()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"name: mine\nmodel: {{name: {tmp_path / 'none'}}}\n")
+    with pytest.raises(SystemExit):
+        main(["doctor", "--config", str(mine)])
+    assert f"→ model is missing: no config.json in {tmp_path / 'none'}" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_dataset
+from filelock import FileLock
 from PIL import Image
 from web_server import Site, serving
 
@@ -283,11 +284,12 @@ def test_a_refusal_is_not_repeated(site, tmp_path, status, text):
     assert sum(path == ZIP for path, _ in site.requests) == 1
 
 
-def test_retry_after_is_heeded(site, tmp_path):
-    site.retry_after, site.faults[DENSE] = "1", [429]
-    began = time.monotonic()
+def test_retry_after_is_heeded(site, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
+    site.retry_after, site.faults[DENSE] = "7", [429]
     fetch(site, tmp_path, "val", images="none")
-    assert 1 <= time.monotonic() - began < 10
+    assert 7 in waited and sum(waited) < 8
 
 
 def test_nobody_there(tmp_path, monkeypatch):
@@ -337,7 +339,7 @@ def test_the_other_folder_is_asked_when_the_first_one_refuses(site, tmp_path):
 
 def test_two_at_once(site, tmp_path):
     (tmp_path / ".partial").mkdir()
-    with module.FileLock(tmp_path / ".partial" / "lock"), pytest.raises(UserError, match="another download"):
+    with FileLock(tmp_path / ".partial" / "lock"), pytest.raises(UserError, match="another download"):
         fetch(site, tmp_path, "val")
     fetch(site, tmp_path, "val", images="none")
     assert not (tmp_path / ".partial").exists()
@@ -398,7 +400,7 @@ def test_zips_that_mean_harm(site, tmp_path):
 
 def test_a_folder_that_cannot_be_written(site, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WorkFailed, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write"):
         fetch(site, tmp_path / "file" / "visdial", "val")
 
 
@@ -418,7 +420,7 @@ module.download(module.plan(["test"], sys.argv[1], base_url=sys.argv[2], limit=4
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_points(site, tmp_path):
+def test_killed_at_fifteen_random_points(site, tmp_path):
     """Identical bytes in the end, and nothing that was finished is fetched again."""
     import pickle
 
@@ -436,8 +438,9 @@ def test_killed_at_twenty_random_points(site, tmp_path):
     process, began = start(tmp_path / "whole"), time.monotonic()
     assert process.wait() == 0
     whole, transfers = tree(tmp_path / "whole"), time.monotonic() - began
-    rng, root, struck = random.Random(7), tmp_path / "killed", 0
-    for _ in range(20):
+    rng, root, struck, tries = random.Random(7), tmp_path / "killed", 0, 0
+    while struck < 15:
+        assert (tries := tries + 1) < 100, "too few of the kills found it at work"
         if root.exists() and (rng.random() < 0.2 or set(tree(root)) == set(whole)):
             shutil.rmtree(root)  # there must be work to interrupt
         finished = set(tree(root)) if root.exists() else set()
@@ -451,7 +454,7 @@ def test_killed_at_twenty_random_points(site, tmp_path):
             assert Path(name).name not in asked
             if name.endswith(".json"):
                 assert f"{Path(name).stem}.zip" not in asked
-    assert struck >= 10 and start(root).wait() == 0
+    assert start(root).wait() == 0
     assert tree(root) == whole
     before = len(site.requests)
     assert start(root).wait() == 0 and len(site.requests) == before

@@ -5,9 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_cli import ROOT
-from test_cli import run as run  # the fixture
-from test_plots import drawn
+from conftest import ROOT, drawn
 from test_submission import inverse, predict
 from test_views import NASTY, Balanced, text_of
 
@@ -133,6 +131,20 @@ def test_partial_predictions_only_when_asked(run, made, judge, limit):
     code, out, _ = run(*judge, "--allow-partial", "--html", made / "page.html")
     assert code == 0 and f"{3 * limit} rounds of {limit} dialogs" in out
     assert run(*judge, "--limit", limit)[1].split() == out.split()
+
+
+def test_a_limit_takes_predictions_of_all_dialogs(run, made, judge):
+    code, out, _ = run(*judge, "--limit", 2, "--compare", made / "poor.json")
+    assert code == 0 and "6 rounds of 2 dialogs, 2 of them with dense annotations" in out
+    (made / "good.json").write_text(json.dumps(json.loads((made / "good.json").read_text())[:6]))
+    (made / "poor.json").write_text(json.dumps(json.loads((made / "poor.json").read_text())[:6]))
+    assert run(*judge, "--limit", 2, "--compare", made / "poor.json")[1] == out
+
+
+def test_dialogs_in_the_place_of_predictions_are_recognised(run, made, judge):
+    (made / "good.json").write_text((made / "visdial_1.0_val.json").read_text())
+    code, _, err = run(*judge)
+    assert code == 2 and "this holds dialogs, not predictions; were two files swapped?" in err
 
 
 def test_submissions_are_written_and_checked(run, made, judge):

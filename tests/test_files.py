@@ -272,6 +272,13 @@ def test_resolve_and_portable_undo_each_other(course):
     assert files.portable("/elsewhere/x") == "/elsewhere/x"
 
 
+def test_paths_that_no_machine_has_are_the_users_mistake(course, monkeypatch):
+    monkeypatch.chdir(course)
+    assert files.resolve("~nobody-here/a") == course / "~nobody-here" / "a"
+    with pytest.raises(UserError, match=r"cannot use the path 'x+\.\.\.x+': File name too long"):
+        files.resolve("x" * 300)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_value_or_a_user_error(tmp_path_factory, content):

@@ -1,13 +1,14 @@
 """QLoRA on a tiny model: it learns, it repeats itself exactly, and it leaves a whole adapter or none."""
 
+import functools
 import json
 
 import pytest
 import tiny_model
 import torch
+from tiny_training import QUICK, quick_config
 
 from visdial_lab.backends import lora_targets
-from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.finetune import finetune
 from visdial_lab.generation import write_records
@@ -17,19 +18,15 @@ from visdial_lab.visdial import VisDial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-def settings(**overrides):
-    quick = {
-        "training.save_steps": None,
-        "model.name": "base",
-        "peft.r": 4,
+settings = functools.partial(
+    quick_config,
+    QUICK
+    | {
         "training.per_device_train_batch_size": 2,
-        "training.warmup_steps": 0,
-        "training.learning_rate": 0.02,
-        "training.logging_steps": 1,
+        "training.save_steps": None,
         "training.num_train_epochs": 2,
-    }
-    return load_config("scenes", quick | {key.replace("__", "."): value for key, value in overrides.items()})
+    },
+)
 
 
 def test_learns_and_the_adapter_answers_as_taught(course, rows):
@@ -109,10 +106,8 @@ def test_base_stays_frozen_and_lora_goes_where_the_config_says(course, rows):
 
 def test_remembered_pictures_change_nothing(course, rows, monkeypatch):
     """The vision tower is frozen here: looking once and looking in every epoch must give the same losses."""
-    from visdial_lab import finetune as module
-
     once = finetune(settings(), rows, "once")
-    monkeypatch.setattr(module, "_REMEMBERED", 0)
+    monkeypatch.setattr("visdial_lab.backends._REMEMBERED", 0)
     always = finetune(settings(), rows, "always")
     assert [row["loss"] for row in once["history"]] == pytest.approx(
         [row["loss"] for row in always["history"]], abs=1e-5
@@ -218,6 +213,10 @@ def test_a_folder_that_is_not_ours_is_not_replaced(course, rows):
     with pytest.raises(UserError, match="thesis"):
         finetune(settings(), rows, "thesis")
     assert (course / "thesis" / "chapter1.txt").read_text() == "years of work"
+    calls = []
+    with pytest.raises(UserError, match="a file of that name is in the way"):  # now, not after hours
+        finetune(settings(), rows, "thesis/chapter1.txt", on_log=lambda *_: calls.append(1))
+    assert not calls
 
 
 def test_an_adapter_is_not_a_base_model(course, rows):

@@ -17,11 +17,6 @@ from visdial_lab.generation import (
 from visdial_lab.visdial import VisDial
 
 
-@pytest.fixture
-def train(tiny):
-    return VisDial.load(tiny, "train")
-
-
 def test_one_record_a_dialog_with_every_answer(train):
     rows = list(records(train))
     assert [row["image_id"] for row in rows] == [dialog.image_id for dialog in train]
@@ -68,7 +63,8 @@ def test_written_records_come_back(train, tmp_path):
 
 def test_other_libraries_can_read_them(train, tmp_path):
     """Every content is a list of parts, so that Arrow finds one type in the column."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     path = tmp_path / "records.jsonl"
     write_records(path, train)
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "c"))
@@ -213,7 +209,8 @@ def test_weights_are_checked(tmp_path, messages, complaint):
 
 
 def test_other_libraries_can_read_weights(train, tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     path = tmp_path / "records.jsonl"
     write_records(path, train, rounds="last")
     loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "c"))

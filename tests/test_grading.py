@@ -99,7 +99,15 @@ def test_when_it_was_handed_in(tmp_path, notebook):
     (tmp_path / "ada" / "ps0").mkdir(parents=True)
     (tmp_path / "ada" / "ps0" / "ps0.ipynb").write_bytes(notebook())
     (tmp_path / "ada" / "ps0" / "timestamp.txt").write_text("2026-10-01 12:30:00.000001 UTC\n")
-    assert collect(tmp_path, "ps0")[0].handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "ps0.ipynb").write_bytes(notebook())
+    (tmp_path / "bob" / "timestamp.txt").write_text("2026-10-01 12:30")  # no zone: UTC, as nbgrader's are
+    (tmp_path / "bob.ipynb").write_bytes(notebook())
+    ada, bob = collect(tmp_path, "ps0")
+    assert ada.handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
+    assert bob.handed_in > ada.handed_in and "more than once" in bob.notes[0]
+    (tmp_path / "bob.ipynb").unlink()
+    assert collect(tmp_path, "ps0")[1].handed_in.isoformat() == "2026-10-01T12:30:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,39 @@ def test_a_platforms_zip(tmp_path, notebook, member, student):
         archive.writestr(member, notebook())
         archive.writestr("__MACOSX/x.ipynb", b"")
     assert names_of(collect(tmp_path / "all.zip", "ps0")) == {student: None}
+
+
+def packed(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"ps0/{name}.ipynb", data)
+            archive.writestr(f"ps0/.ipynb_checkpoints/{name}-checkpoint.ipynb", b"{old")
+            archive.writestr("ps0/checks.json", b"{}")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["{}_1{}_assignsubmission_file_/ps0.zip", "제출 ps0/{}.zip", "{}.zip"])
+def test_students_zips_in_a_platforms_zip(tmp_path, notebook, form):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr(form.format("김 민서", 1), packed(ps0=notebook()))
+        archive.writestr(form.format("Bob", 2), b"PK no zip")
+        archive.writestr(form.format("Cleo", 3), packed())
+        archive.writestr("Dan_7_assignsubmission_onlinetext_/onlinetext.html", b"see my mail")
+    found = {entry.student: entry for entry in collect(tmp_path / "all.zip", "ps0")}
+    assert set(found) == {"김 민서", "Bob", "Cleo", "Dan"}
+    assert found["김 민서"].problem is None and found["김 민서"].data == notebook()
+    assert "zip cannot be read" in found["Bob"].problem and "no notebook" in found["Cleo"].problem
+    assert found["Dan"].problem == "no notebook was handed in, only onlinetext.html"
+
+
+def test_a_zip_in_a_students_zip_is_not_opened(tmp_path, notebook):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        inner = io.BytesIO()
+        with zipfile.ZipFile(inner, "w") as nested:
+            nested.writestr("deeper.zip", packed(ps0=notebook()))
+        archive.writestr("ada.zip", inner.getvalue())
+    assert names_of(collect(tmp_path / "all.zip", "ps0")) == {"ada": "the zip holds no notebook"}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +199,22 @@ def test_links_pipes_and_big_files(tmp_path, course, notebook):
     assert all("link" in found[name] for name in ("ada", "bob", "eve"))
     assert found["cleo"] == "is not a file" and "zip" in found["gil"]
     assert "larger than 20 MB" in found["dan"] and "larger than 20 MB" in found["fay"]
+
+
+def test_a_damaged_or_odd_zip_harms_nobody(tmp_path, notebook):
+    (tmp_path / "ada.ipynb").write_bytes(notebook())
+    for name, kind in (("bob", zipfile.ZIP_DEFLATED), ("cleo", zipfile.ZIP_LZMA), ("dan", zipfile.ZIP_BZIP2)):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", kind) as archive:
+            archive.writestr("ps0.ipynb", notebook() * 20)
+        data = bytearray((tmp_path / f"{name}.zip").read_bytes())
+        data[60:200] = bytes(140)
+        (tmp_path / f"{name}.zip").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w") as archive:
+        archive.writestr(".", b"")  # the folder itself: a path of no parts
+        archive.writestr("ps0.ipynb", notebook())
+    found = names_of(collect(tmp_path, "ps0"))
+    assert found["ada"] is None and found["eve"] is None
+    assert all("cannot be read" in found[name] for name in ("bob", "cleo", "dan"))
 
 
 def test_the_latest_readable_submission_counts(tmp_path, notebook):
@@ -303,7 +360,50 @@ def test_a_broken_submission_has_a_verdict_and_harms_nobody(graded, submitted, t
     assert "not valid JSON" in results["dan"]["problem"] and "link" in results["eve"]["problem"]
     assert "The submission is a link" in (tmp_path / "out" / "feedback" / "eve.html").read_text()
     assert "\n'=1+1," in (tmp_path / "out" / "grades.csv").read_text()
-    assert "the answer cell of ps0.mean is missing" in results["=1+1"]["notes"]
+    assert "the answer cell of ps0.mean is missing; other cells count" in results["=1+1"]["notes"]
+
+
+def test_a_notebook_of_another_problem_set_is_said(graded, submitted, notebook):
+    text = notebook(GOOD).decode().replace('"ps0-', '"ps3-')
+    (submitted / "ada.ipynb").write_text(text)
+    result = graded()["ada"]
+    assert result["problem"] == "is a notebook of ps3, not of ps0" and result["earned"] == 0
+
+
+def test_marks_by_hand_are_in_the_table_and_on_the_page(graded, tmp_path):
+    mark = {"ps0-open": {"mark": 2.5, "comment": "Which <b>middle</b>?"}}
+    graded(marks={"bob": mark})
+    rows = {row["student"]: row for row in csv.DictReader(io.StringIO(_csv(tmp_path)))}
+    assert [rows["bob"][key] for key in ("score", "open", "open max", "total")] == ["3", "2.5", "5", "5.5"]
+    assert rows["ada"]["open"] == "" and rows["ada"]["total"] == ""  # not marked yet
+    page = (tmp_path / "out" / "feedback" / "bob.html").read_text()
+    assert "2.5 of 5 points" in page and "Which &lt;b&gt;middle" in page and "Together: 5.5 of 12" in page
+    graded(marks={"bob": mark}, lateness=Lateness(_due(), 0, 100))
+    rows = {row["student"]: row for row in csv.DictReader(io.StringIO(_csv(tmp_path)))}
+    assert rows["bob"]["total"] == "0"  # what is late costs the whole
+
+
+def _csv(tmp_path):
+    return (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8-sig")
+
+
+def _due():
+    return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+def test_half_characters_harm_nobody(graded, submitted, notebook, tmp_path):
+    """JSON can hold half a surrogate pair, which no file can: in code, in messages, in a file's name."""
+    half = "raise ValueError('\ud800')  # \ud800"
+    answers = {
+        "ps0-mean-code": half,
+        "ps0-rows-code": "def rows(matrix, n):\n    raise RuntimeError(chr(0xd800))",
+    }
+    (submitted / "dan.ipynb").write_bytes(notebook(answers, more="raise ValueError(chr(0xd800))"))
+    (submitted / "eve\udcff.ipynb").write_bytes(notebook(GOOD))
+    results = graded()
+    assert results["ada"]["earned"] == 7 and results["dan"]["earned"] == 0
+    assert next(result["earned"] for name, result in results.items() if name.startswith("eve")) == 7
+    assert graded() == results  # what was kept can be read
 
 
 def test_late_days(graded):
@@ -401,18 +501,29 @@ def test_what_the_reference_or_many_have_is_no_sign():
 def test_the_gradebook(course, graded, submitted):
     from nbgrader.api import Gradebook
 
-    from visdial_lab.grading.gradebook import import_results
+    from visdial_lab.grading.gradebook import import_results, marks_by_hand
     from visdial_lab.grading.problem_sets import load
 
     given = load("ps0", course / "solutions")
     (submitted / "dan.ipynb").write_text("{nope")
+    odd = json.loads((submitted / "cleo.ipynb").read_bytes())
+    odd["cells"] += [
+        {"cell_type": "code", "source": "1"},
+        {"source": "2", "metadata": {"nbgrader": "x\ud800"}},
+    ]
+    (submitted / "cleo.ipynb").write_text(json.dumps(odd))
     results, notebooks = list(graded().values()), {e.student: e.data for e in collect(submitted, "ps0")}
     assert import_results(given, results, notebooks, course) == 3
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:
         bob = gradebook.find_submission("ps0", "bob")
         assert (bob.score, bob.max_score, bob.needs_manual_grade) == (3, 12, True)
         gradebook.find_grade("ps0-open", "ps0", "ps0", "bob").manual_score = 4
+        comment = gradebook.find_comment("ps0-open", "ps0", "ps0", "bob")
+        comment.manual_comment = "good"
         gradebook.db.commit()
+        assert gradebook.find_student("bob").last_name == "bob"
+    assert marks_by_hand("ps0", course) == {"bob": {"ps0-open": {"mark": 4.0, "comment": "good"}}}
+    assert marks_by_hand("ps1", course) == marks_by_hand("ps0", submitted) == {}
     assert import_results(given, results, notebooks, course) == 3  # again: the mark by hand stays
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "visdial-lab") as gradebook:
         bob = gradebook.find_submission("ps0", "bob")

@@ -262,16 +262,9 @@ def test_nan_is_an_error_with_its_place():
 # ---- the official numbers
 
 
-@pytest.fixture(scope="module")
-def real(shared_data):
-    folder = shared_data / "visdial"
-    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
-    return folder, VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
-
-
 @pytest.mark.parametrize("name", ["random", "informed"])
-def test_same_as_the_official_code(real, name):
-    folder, val = real
+def test_same_as_the_official_code(shared_data, real_val, name):
+    folder, val = shared_data / "visdial", real_val
     official = json.loads((folder / "golden_116_official_metrics.json").read_text())[name]
     predictions = json.loads((folder / f"golden_116_{name}.json").read_text())
     result = metrics.evaluate(val, predictions, bootstrap_samples=50)

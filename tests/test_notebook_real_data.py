@@ -26,7 +26,8 @@ def real(shared_data, tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """run(name of a notebook, profile as a dict) → all its outputs; results are in tmp_path / "run"."""
-    papermill = pytest.importorskip("papermill")
+    import papermill
+
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
 
     def execute(name: str, profile: dict) -> list:

@@ -97,7 +97,8 @@ def test_parameters_then_the_one_setup_cell(notebook):
 
 
 def test_papermill_reads_every_parameter(name):
-    papermill = pytest.importorskip("papermill")
+    import papermill
+
     found = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
     assert {key: one["inferred_type_name"] for key, one in found.items()} == {
         "PROFILE": "str",

@@ -110,7 +110,7 @@ def test_what_changed_runs_again_and_what_follows_from_it(again):
 
 def test_another_configuration_is_refused_with_the_difference(again):
     other = load_config("stub.yaml", {"training.max_steps": 7})
-    with pytest.raises(UserError, match=r"another configuration \(training\.max_steps was -1, is 7\)"):
+    with pytest.raises(UserError, match=r"another configuration \(training\.max_steps -1, now 7\)"):
         run_pipeline(other, again / "run")
     assert load_config(again / "run" / "config.yaml").training.max_steps == -1
 
@@ -302,3 +302,18 @@ def test_a_report_without_results_says_what_to_do(again):
             write_report(again / "run")
     finally:
         path.write_text(good)
+
+
+def test_a_report_of_a_text_only_model_claims_no_sight(again):
+    from visdial_lab.report import write_report
+
+    path = again / "run" / "metrics.json"
+    good = path.read_text()
+    gain = {"difference": 0.0, "interval": [0.0, 0.0], "p_better": 0.5}
+    try:
+        path.write_text(json.dumps(json.loads(good) | {"after_minus": {"blind": {"mrr": gain}}}))
+        page = write_report(again / "run").read_text(encoding="utf-8")
+        assert "reads text only" in page and "what the picture is worth" not in page
+    finally:
+        path.write_text(good)
+        assert "can describe pictures" in write_report(again / "run").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import drawn
 
 from visdial_lab import VisDial, diagrams, plots
 
@@ -12,21 +13,6 @@ RUNS = {
     "after": {"metrics": {"mrr": 0.6}, "intervals": {"mrr": [0.55, 0.65]}},
     "oracle": {"metrics": {"mrr": 0.7, "ndcg": 1.0}, "intervals": {}},
 }
-
-
-@pytest.fixture
-def val(tiny):
-    return VisDial.load(tiny, "val")
-
-
-def drawn(figure) -> str:
-    """Draw the figure; returns all of its text."""
-    import matplotlib.text
-
-    figure.canvas.draw()
-    texts = figure.findobj(matplotlib.text.Text)
-    texts += [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
-    return "\n".join(text.get_text() for text in texts)
 
 
 def test_pyplot_is_not_touched(val):

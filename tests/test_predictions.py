@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
-from conftest import make_dataset
-from test_ranking import some_dialog
+from conftest import make_dataset, some_dialog
 
 from visdial_lab import journal
 from visdial_lab.cli import main
@@ -170,11 +170,6 @@ def test_each_process_has_its_own_gpu(monkeypatch):
 # The command itself, on a tiny model.
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model.build(tmp_path_factory.mktemp("vision"))
-
-
 @pytest.fixture
 def rank(capsys, tmp_path):
     """rank(model, dialogs file, word, …) → (exit code, standard error, the entries written or None)."""
@@ -306,7 +301,7 @@ def test_settings_reach_the_scores_and_the_journal(rank, model, tmp_path, monkey
     assert "holds unfinished work made from something else: model " in rank(model, path)[1]
 
 
-DRIVER = """
+KILLED = """
 import json, os, random, signal, sys, time
 import torch, transformers, accelerate, safetensors
 from visdial_lab import cli, journal, models, ranking
@@ -317,7 +312,9 @@ real = ranking.iter_scores
 def logged(model, processor, dialogs, **options):
     note = lambda **entry: print(json.dumps(entry), file=open(log, "a", buffering=1))
     note(given=[dialog.image_id for dialog in dialogs])
-    for index, scores in real(model, processor, dialogs, **options):
+    for count, (index, scores) in enumerate(real(model, processor, dialogs, **options)):
+        if kills and count == 10:
+            time.sleep(60)  # however fast the machine: a run that is to be killed does not reach its end
         note(scored=dialogs[index].image_id)
         yield index, scores
 
@@ -338,6 +335,20 @@ while not os.path.exists(output):
     os.waitpid(child, 0)
 """
 
+STANDING_STILL = """
+import sys, time
+from visdial_lab import cli, ranking
+real = ranking.iter_scores
+
+def three(*given, **options):
+    for count, found in enumerate(real(*given, **options)):
+        time.sleep(600 * (count == 3))
+        yield found
+
+ranking.iter_scores = three
+cli.main(sys.argv[1:])
+"""
+
 
 def command(model, dialogs, output):
     return ["rank", "--model-path", model, "--dialogs", dialogs, "--output-file", output]
@@ -350,11 +361,11 @@ def environment(**more):
 @pytest.mark.slow
 def test_killed_again_and_again(rank, model, tmp_path):
     """kill -9 at random moments: the bytes of a quiet run, and nothing in the journal is scored again."""
-    path = make_dataset(tmp_path / "data", dialogs=80) / "visdial_1.0_val.json"
+    path = make_dataset(tmp_path / "data", dialogs=64) / "visdial_1.0_val.json"
     _, _, expected = rank(model, path)
     output, log = tmp_path / "killed.json", tmp_path / "log"
     words = [output, log, 6, *command(model, path, output)]
-    subprocess.run([sys.executable, "-c", DRIVER, *map(str, words)], env=environment(), check=True)
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], env=environment(), check=True)
     assert output.read_bytes() == (tmp_path / "ranks.json").read_bytes() and expected
     assert not journal.paths(output)
 
@@ -371,7 +382,7 @@ def test_killed_again_and_again(rank, model, tmp_path):
         finished = set(given) - set(rest)
         assert finished <= set(scored) and len(set(scored) - finished) <= 1  # the one in flight
     counted = collections.Counter(image_id for _, scored in runs for image_id in scored)
-    assert len(counted) == 80 and counted.total() <= 80 + kills
+    assert len(counted) == 64 and counted.total() <= 64 + kills
 
 
 @pytest.mark.slow
@@ -396,11 +407,18 @@ def test_a_dead_process_does_not_keep_the_other_waiting(rank, model, tmp_path):
     one process alone then finishes what both have begun."""
     path = make_dataset(tmp_path / "data", dialogs=30) / "visdial_1.0_val.json"
     output = tmp_path / "r.json"
-    words = [sys.executable, "-m", "visdial_lab", *map(str, command(model, path, output))]
-    team = environment(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29631")
+    words = list(map(str, command(model, path, output)))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    team = environment(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     first, second = (
-        subprocess.Popen(words, env=team | {"RANK": n, "LOCAL_RANK": n}, stderr=subprocess.PIPE, text=True)
-        for n in "01"
+        subprocess.Popen(
+            [sys.executable, *program, *words],
+            env=team | {"RANK": number, "LOCAL_RANK": number},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, program in (("0", ["-m", "visdial_lab"]), ("1", ["-c", STANDING_STILL]))
     )
     while not (tmp_path / "r.json.part-1").exists():
         time.sleep(0.01)
@@ -413,5 +431,5 @@ def test_a_dead_process_does_not_keep_the_other_waiting(rank, model, tmp_path):
         main(list(map(str, command(model, path, output))))
     code, err, _ = rank(model, path)
     begun = int(re.search(r"^ranking: (\d+) of 30", err, re.MULTILINE)[1])
-    assert code == 0 and 15 <= begun < 30, "the survivor has done its half"
+    assert code == 0 and 15 <= begun <= 18, "the survivor has done its half, the other no more than three"
     assert output.read_bytes() == (tmp_path / "ranks.json").read_bytes() and not journal.paths(output)

@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_model
 import torch
+from conftest import WORDS, some_dialog
 from reference_ranking import cached_prefix, naive
 
 from visdial_lab import ranking
@@ -17,65 +19,9 @@ from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
 from visdial_lab.forest import plant
 from visdial_lab.models import load_base_for_training, load_model, load_processor
+from visdial_lab.predictions import check_pictures
 from visdial_lab.ranking import iter_scores, score_dialogs
 from visdial_lab.visdial import Dialog, Round, VisDial, without_history
-
-WORDS = [
-    "red",
-    "dog",
-    "blue",
-    "cat",
-    "house",
-    "man",
-    "yes",
-    "no",
-    "it",
-    "is",
-    "the",
-    "near",
-    "ball",
-    "can't",
-    "tell",
-    "green",
-    "한국",
-    "x",
-    "two",
-    "people",
-    "lake",
-]
-
-
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory):
-    return load_model(tiny_model.build(tmp_path_factory.mktemp("vision")))
-
-
-@pytest.fixture(scope="module")
-def blind(tmp_path_factory):
-    return load_model(tiny_model.build_text(tmp_path_factory.mktemp("text")))
-
-
-def some_dialog(folder, image_id, rounds=4, options=12, longest=4, only_last=False):
-    """A dialog with a noise picture; candidates share first words often; with `only_last` shaped like the
-    test split."""
-    rng = random.Random(image_id)
-    path = folder / f"{image_id}.png"
-    if not path.exists():
-        from PIL import Image
-
-        noise = np.random.default_rng(image_id).integers(0, 255, (40, 30, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path)
-
-    def some(longest):
-        return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, longest)))
-
-    turns = []
-    for round_id in range(1, rounds + 1):
-        last = only_last and round_id == rounds
-        texts = tuple(some(longest) for _ in range(options)) if last or not only_last else None
-        answer = None if last else texts[3] if texts else some(3)
-        turns.append(Round(round_id, some(6), answer, texts, None if only_last else 3, None))
-    return Dialog(image_id, some(8), tuple(turns), path, "test" if only_last else "val")
 
 
 def assert_same(ours, expected):
@@ -93,8 +39,8 @@ def test_agrees_with_naive_and_cached_prefix(seeing, tmp_path):
     assert_same(ours, cached_prefix(*seeing, dialog))
 
 
-def test_without_history_each_round_is_as_a_dialog_of_its_own(seeing, blind, tmp_path):
-    for loaded, rounds in ((seeing, 4), (blind, 3), (seeing, 1)):
+def test_without_history_each_round_is_as_a_dialog_of_its_own(seeing, text_only, tmp_path):
+    for loaded, rounds in ((seeing, 4), (text_only, 3), (seeing, 1)):
         dialog = some_dialog(tmp_path, 30 + rounds, rounds=rounds)
         [cut], [whole] = score_dialogs(*loaded, [dialog], history=False), score_dialogs(*loaded, [dialog])
         alone = score_dialogs(*loaded, without_history(dialog))
@@ -192,10 +138,10 @@ def test_single_token_candidates_only(seeing, tmp_path):
     assert ours[0][0] == ours[0][3]  # equal candidates tie exactly
 
 
-def test_text_only_model(blind, tmp_path):
+def test_text_only_model(text_only, tmp_path):
     dialog = some_dialog(tmp_path, 22)
-    [ours] = score_dialogs(*blind, [dialog])
-    assert_same(ours, naive(*blind, dialog))
+    [ours] = score_dialogs(*text_only, [dialog])
+    assert_same(ours, naive(*text_only, dialog))
 
 
 def test_logits_in_small_pieces(seeing, tmp_path, monkeypatch):
@@ -214,6 +160,16 @@ def test_blank_image_is_gray_and_same_size(seeing, tmp_path):
     assert_same(ours, naive(*seeing, dialog, Image.new("RGB", (30, 40), (128, 128, 128))))
     [sighted] = score_dialogs(*seeing, [dialog])
     assert np.abs(sighted[0] - ours[0]).max() > 1e-3  # this model looks
+    [without] = score_dialogs(*seeing, [dataclasses.replace(dialog, image_path=None)], blank_image=True)
+    assert_same(ours, without)  # gray needs no photo
+
+
+@pytest.mark.parametrize("image_dir", [None, Path("tests")])
+def test_only_gray_pictures_can_be_ranked_without_photos(tmp_path, image_dir):
+    dialogs = [dataclasses.replace(some_dialog(tmp_path, 24), image_path=None)]
+    with pytest.raises(UserError, match=r"no picture of these 1 dialogs .* --blank-image ranks without them"):
+        check_pictures("data/gemma3-scenes", dialogs, image_dir)
+    check_pictures("data/gemma3-scenes", dialogs, image_dir, blank_image=True)
 
 
 def test_length_normalised_is_the_mean(seeing, tmp_path):
@@ -290,12 +246,12 @@ def test_missing_image_is_named(seeing, tmp_path):
 # Every model that may come, and every way to call it.
 
 
-def random_model(rng, seeing, blind):
+def random_model(rng, seeing, text_only):
     """Gemma-3 of any shape: layers of one kind or both, windows shorter than the picture, biases, RoPE scaled
     as in the 4B model."""
     from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration, Gemma3Processor
 
-    base, processor = seeing if rng.random() < 0.75 else blind
+    base, processor = seeing if rng.random() < 0.75 else text_only
     config, kind = copy.deepcopy(base.config), Gemma3ForCausalLM
     text = config.get_text_config()
     text.num_hidden_layers = rng.randint(1, 5)
@@ -339,10 +295,10 @@ def random_dialog(rng, folder, image_id):
     return dataclasses.replace(dialog, caption=some(30), rounds=tuple(turns))
 
 
-def test_random_models_dialogs_and_pieces(seeing, blind, tmp_path, monkeypatch):
+def test_random_models_dialogs_and_pieces(seeing, text_only, tmp_path, monkeypatch):
     for seed in range(12):
         rng = random.Random(seed)
-        model, processor = random_model(rng, seeing, blind)
+        model, processor = random_model(rng, seeing, text_only)
         dialogs = [random_dialog(rng, tmp_path, 10 * seed + n) for n in range(rng.randint(1, 3))]
         monkeypatch.setattr(ranking, "_ROW", {"cpu": rng.choice([1, 8, 40, 256])})
         monkeypatch.setattr(ranking, "_LOGITS", rng.choice([1, 3000, 2**26]))
@@ -400,10 +356,10 @@ def test_packed_to_four_bits(seeing, tmp_path):
         ("use_bidirectional_attention", True),
     ],
 )
-def test_what_the_arithmetic_leaves_out_is_refused(blind, tmp_path, monkeypatch, name, value):
-    monkeypatch.setattr(blind[0].config, name, value)
+def test_what_the_arithmetic_leaves_out_is_refused(text_only, tmp_path, monkeypatch, name, value):
+    monkeypatch.setattr(text_only[0].config, name, value)
     with pytest.raises(UserError, match=f"config.json of the model: {name} is {value}"):
-        score_dialogs(*blind, [some_dialog(tmp_path, 54)])
+        score_dialogs(*text_only, [some_dialog(tmp_path, 54)])
 
 
 def out_of_memory_beyond(monkeypatch, dialogs, tokens):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
-from test_plots import drawn
+from conftest import drawn
 
 from visdial_lab import ranking, ranking_diagrams
 from visdial_lab.forest import lay_out, plant, visible

@@ -5,13 +5,12 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import build_scenes
+import dialogs
+import facts
 import pytest
-
-build_scenes = pytest.importorskip("build_scenes")
-import dialogs  # noqa: E402
-import facts  # noqa: E402
-import wordings  # noqa: E402
-import world  # noqa: E402
+import wordings
+import world
 
 SCENES = Path(__file__).resolve().parents[1] / "data" / "scenes"
 MODEL = SCENES.parent / "gemma3-scenes"
@@ -158,7 +157,8 @@ def test_vague_words_are_only_partly_right():
 
 @pytest.mark.slow
 def test_the_tokenizer_is_the_recipes():
-    gemma3_scenes = pytest.importorskip("gemma3_scenes")
+    import gemma3_scenes
+
     tokenizer = gemma3_scenes.build_tokenizer(gemma3_scenes.corpus(4000, 0))
     committed = json.loads((MODEL / "tokenizer.json").read_text(encoding="utf-8"))
     assert tokenizer.get_vocab() == committed["model"]["vocab"]

@@ -127,6 +127,10 @@ def test_nbgrader_alone_would_not_ship_the_tests():
         (lambda hidden: hidden.replace("ps0.rows", "ps0.cols"), "ps0.cols has tests or mutants but no check"),
         (lambda hidden: hidden.replace("random matrices", "two rows"), "two tests are called “two rows”"),
         (lambda hidden: hidden.replace("visible=True", "visible=True, faster_than='x'"), "cannot be visible"),
+        (
+            lambda hidden: hidden.replace("def _rows(rng):", "def _rows(rng)"),
+            r"hidden.py, line \d+: expected",
+        ),
     ],
 )
 def test_what_does_not_hold_together_is_refused(tmp_path, change, words):
@@ -137,7 +141,54 @@ def test_what_does_not_hold_together_is_refused(tmp_path, change, words):
         load("ps0", solutions)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda hidden: hidden.replace('call("rows", rng', 'call("rowz", rng'),
+            "“random matrices”.*rowz is not",
+        ),
+        (
+            lambda hidden: hidden.replace("rng.normal(size=(4, 3))", "rng"),
+            "“random matrices” passes .*plain data",
+        ),
+        (
+            lambda hidden: hidden.replace("size=(4, 3)", "sise=4"),
+            "“random matrices”: drawing its inputs fails",
+        ),
+    ],
+)
+def test_which_test_fails_is_said(tmp_path, change, words):
+    solutions = tiny_problem_set.build(tmp_path)
+    path = solutions / "ps0" / "hidden.py"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(WorkFailed, match=words):
+        prove(load("ps0", solutions), choose(unsafe=True))
+
+
+def test_a_source_that_cannot_be_read_is_named(tmp_path):
+    path = tiny_problem_set.build(tmp_path) / "ps0" / "ps0.ipynb"
+    text = path.read_text()
+    path.write_text(text.replace("### END SOLUTION", "## END SOLUTION"))
+    with pytest.raises(UserError, match="cell ps0-mean-code has the marks"):
+        load("ps0", tmp_path / "solutions")
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"ps0.ipynb is not a notebook of format 4"):
+        load("ps0", tmp_path / "solutions")
+
+
+def test_the_authors_own_run_leaves_no_times(tmp_path):
+    path = tiny_problem_set.build(tmp_path) / "ps0" / "ps0.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].metadata["execution"] = {"iopub.status.busy": "2026-01-01T00:00:00Z"}
+    nbformat.write(notebook, path)
+    folder = release("ps0", tmp_path / "assignments", tmp_path / "solutions")
+    assert "iopub" not in (folder / "ps0.ipynb").read_text()
+
+
 def test_an_unknown_problem_set(solutions):
+    with pytest.raises(UserError, match="give a name, for instance ps0"):
+        load("solutions/ps0", solutions)
     with pytest.raises(UserError, match=r"no problem set 'ps7'.*there are ps0"):
         load("ps7", solutions)
 
@@ -191,7 +242,7 @@ def test_missing_cells_come_back(given, released):
     to_run, notes = overlay(given, student)
     assert to_run[0][0] == "ps0-setup" and dict(to_run)["ps0-mean-code"] == ""
     assert "locked cell ps0-setup was gone; it was put back" in notes
-    assert "the answer cell of ps0.mean is missing" in notes
+    assert "the answer cell of ps0.mean is missing; other cells count" in notes
 
 
 def test_of_two_answers_the_last_with_something_in_it_counts(given, released):
@@ -218,7 +269,7 @@ def test_tampered_marks_change_nothing(given, released):
     student = [cell | {"type": "markdown"} if cell["id"] == "ps0-rows-code" else cell for cell in student]
     to_run, notes = overlay(given, student)
     assert "evil = 1" not in code_of(to_run)
-    assert "the answer cell of ps0.rows is missing" in notes
+    assert "the answer cell of ps0.rows is missing; other cells count" in notes
 
 
 def test_the_stub_is_the_one_that_nbgrader_makes(given, released):

@@ -9,9 +9,8 @@ import zlib
 
 import numpy as np
 import pytest
-import tiny_model
+from conftest import some_dialog
 from reference_ranking import inputs, naive, prompts
-from test_ranking import some_dialog
 
 from visdial_lab import chat, inference, teacher
 from visdial_lab.chat import CLOSE, OPEN, join_reminder, said_fields, split_reminder, tokenizer_of
@@ -19,7 +18,7 @@ from visdial_lab.errors import UserError
 from visdial_lab.files import read_json, write_json
 from visdial_lab.generation import read_records, records, scene_kinds, write_records
 from visdial_lab.inference import answer, answer_dialogs
-from visdial_lab.models import answer_style, load_model
+from visdial_lab.models import answer_style
 from visdial_lab.predictions import predictions, rank_dialogs
 from visdial_lab.ranking import score_dialogs
 from visdial_lab.reminding import iter_recalled_scores
@@ -181,7 +180,9 @@ def test_no_reminder_names_a_colour_that_was_not_said_before(taught):
 
 def test_follow_ups_are_spelt_out_as_the_recipe_meant_them(monkeypatch):
     """The recipe knows each follow-up's full question. Where the teacher's differs, the name does."""
-    build_scenes, dialogs = pytest.importorskip("build_scenes"), pytest.importorskip("dialogs")
+    import build_scenes
+    import dialogs
+
     asked, ask = [], dialogs._ask
     monkeypatch.setattr(dialogs, "_ask", lambda *given: asked.append(ask(*given)) or asked[-1])
     right = total = words = rounds = 0
@@ -219,16 +220,6 @@ def test_records_in_reminder_style(scenes, tiny, tmp_path):
 
 
 # --- a model that recalls before it answers
-
-
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory):
-    return load_model(tiny_model.build(tmp_path_factory.mktemp("vision")))
-
-
-@pytest.fixture(scope="module")
-def text_only(tmp_path_factory):
-    return load_model(tiny_model.build_text(tmp_path_factory.mktemp("text")))
 
 
 SAID = [

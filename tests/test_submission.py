@@ -121,9 +121,8 @@ def test_without_dialogs_a_file_is_checked_against_itself(made):
 
 
 @pytest.fixture(scope="module")
-def real(shared_data):
-    folder = shared_data / "visdial"
-    val = VisDial.load(folder / "visdial_1.0_val_116.json")
+def real(shared_data, real_val):
+    folder, val = shared_data / "visdial", real_val
     test = VisDial.load(folder / "visdial_1.0_test_first50.json")
     prior = baselines.question_prior(VisDial.load(folder / "visdial_1.0_val_text_1851.json"))
     golden = json.loads((folder / "golden_116_informed.json").read_text())

@@ -1,5 +1,6 @@
 """Long trainings: stopped and resumed, validated, shared by processes; and what both back ends are given."""
 
+import functools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import types
 
 import pytest
 import torch
+from tiny_training import QUICK, Stop, curve, quick_config, weights
 
 from visdial_lab import backends, checkpoints
 from visdial_lab.cli import main
@@ -21,40 +23,17 @@ from visdial_lab.generation import records
 from visdial_lab.models import load_model, load_processor
 from visdial_lab.visdial import VisDial
 
-QUICK = {
-    "model.name": "base",
+LONG = QUICK | {
     "model.load_in_4bit": False,
-    "peft.r": 4,
     "peft.lora_dropout": 0.1,
     "training.per_device_train_batch_size": 1,
-    "training.warmup_steps": 0,
-    "training.learning_rate": 0.02,
-    "training.logging_steps": 1,
     "training.num_train_epochs": 3,
     "training.save_steps": 2,
     "training.group_by_length": True,
 }
-
+settings = functools.partial(quick_config, LONG)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def settings(**overrides):
-    return load_config("scenes", QUICK | {key.replace("__", "."): value for key, value in overrides.items()})
-
-
-def curve(made):
-    return [
-        (row["step"], row.get("loss"), row.get("eval_loss"), row.get("eval_mrr")) for row in made["history"]
-    ]
-
-
-def weights(folder):
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
-class Stop(BaseException):
-    """What a kill looks like from inside, in a test that cannot afford a new process."""
 
 
 @pytest.mark.parametrize(("step", "grouped"), [(3, False), (8, True)])
@@ -88,7 +67,7 @@ def test_killed_with_sigkill_at_random_moments(course, negatives):
         "data": {"root": str(course)},
         "training": {},
     }
-    for key, value in (QUICK | {"training.negatives": negatives}).items():
+    for key, value in (LONG | {"training.negatives": negatives}).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -129,9 +108,11 @@ def test_a_checkpoint_cut_short_is_passed_over(course, tmp_path):
 def test_finished_runs_are_not_repeated_and_those_of_others_not_replaced(course, rows):
     made = finetune(settings(), rows, "adapter")
     before = weights(course / "adapter")
-    calls = []
+    notes, calls = json.loads((course / "adapter" / "lab.json").read_text()), []
+    checkpoints.begin(course / "adapter", notes["made_from"], replace=False)  # killed before it was removed
     again = finetune(settings(), rows, "adapter", on_log=lambda *_: calls.append(1))
     assert again["history"] == made["history"] and not calls
+    assert not (course / "adapter.training").exists()
     with pytest.raises(UserError, match=r"adapter of another run: training.learning_rate 0.02, now 0.01"):
         finetune(settings(training__learning_rate=0.01), rows, "adapter")
     with pytest.raises(UserError, match="adapter of another run: records"):
@@ -171,6 +152,23 @@ def test_the_best_checkpoint_becomes_the_adapter(course, rows, monkeypatch):
     values = iter([0.2, 0.9, 0.1, 0.3, 0.2, 0.1])
     finetune(long, rows, "best_of_twelve", val)
     assert weights(course / "best_of_twelve") == weights(course / "four_steps")
+
+
+def test_mrr_cannot_be_watched_without_options(course, rows):
+    """Said at once: the trainer itself would only miss it at the first checkpoint."""
+    document = json.loads((course / "visdial_1.0_val.json").read_text())
+    for dialog in document["data"]["dialogs"]:
+        for turn in dialog["dialog"]:
+            del turn["answer_options"], turn["gt_index"]
+    (course / "bare.json").write_text(json.dumps(document))
+    val, calls = VisDial.load("bare.json")[:2], []
+    with pytest.raises(UserError, match=r"metric_for_best_model mrr.*bare.json.*no options"):
+        finetune(
+            settings(training__metric_for_best_model="mrr"), rows, "adapter", val, lambda *_: calls.append(1)
+        )
+    assert not calls and not (course / "adapter.training").exists()
+    made = finetune(settings(training__max_steps=2), rows, "adapter", val)  # the loss can be watched
+    assert [row["step"] for row in made["history"] if "eval_loss" in row] == [2]
 
 
 def test_mrr_is_that_of_the_ranking_engine(course, rows):
@@ -269,7 +267,7 @@ def test_two_processes_share_every_batch(course, negatives):
     """Two processes of batch 1 train as one process with batch 2; with wrong answers too, the same ones."""
     profile = {"data": {"root": str(course), "val_split": "val"}}
     more = {"peft.lora_dropout": 0.0, "training.num_eval_dialogs": 2, "training.negatives": negatives}
-    for key, value in (QUICK | more).items():
+    for key, value in (LONG | more).items():
         section, _, name = key.partition(".")
         profile.setdefault(section, {})[name] = value
     (course / "mine.yaml").write_text(json.dumps(profile))
@@ -399,7 +397,7 @@ def test_every_key_is_honoured_or_refused():
 def test_refused_here(course, rows, overrides, complaint, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=re.escape(complaint)):
-        finetune(load_config("scenes", QUICK | overrides), rows, "adapter")
+        finetune(load_config("scenes", LONG | overrides), rows, "adapter")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: refusals of machines without a GPU")

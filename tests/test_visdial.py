@@ -10,8 +10,9 @@ import pytest
 from conftest import make_dense, make_document
 from PIL import Image
 
+from visdial_lab.config import load_config
 from visdial_lab.errors import UserError
-from visdial_lab.visdial import Dialog, Round, VisDial
+from visdial_lab.visdial import Dialog, Round, VisDial, load_dialogs
 
 
 def load(tmp_path, document, dense=None, **kwargs) -> VisDial:
@@ -142,8 +143,15 @@ def test_a_profile_names_its_data_folder(tiny, tmp_path, monkeypatch, scenes):
         VisDial.load("scenes")  # what is really there goes before the profile of that name
 
 
+def test_so_many_dialogs_as_the_profile_says(scenes):
+    config = load_config(overrides={"data.num_train_dialogs": 7, "data.num_val_dialogs": 3})
+    train, val = load_dialogs(config), load_dialogs(config, "val")
+    assert [(part.split, len(part)) for part in (train, val)] == [("train", 7), ("val", 3)]
+
+
 def test_to_datasets(tiny):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     val = VisDial.load(tiny)
     table = val[1:].to_datasets()
     assert isinstance(table, datasets.Dataset) and len(table) == 3
@@ -424,6 +432,10 @@ def test_missing_files(tiny, tmp_path):
         VisDial.load(tiny, "mini")
     with pytest.raises(UserError, match="dialogs file not found"):
         VisDial.load(tmp_path / "none.json")
+    with pytest.raises(
+        UserError, match=r"data folder not found: .*none; `visdial-lab download` fetches VisDial"
+    ):
+        VisDial.load(tmp_path / "none", "val")
     with pytest.raises(UserError, match="dense annotations file not found"):
         VisDial.load(tiny, dense=tmp_path / "none.json")
 

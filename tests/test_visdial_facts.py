@@ -16,9 +16,8 @@ def folder(shared_data):
 
 
 @pytest.fixture(scope="module")
-def val(folder) -> VisDial:
-    dense = folder / "visdial_1.0_val_116_dense_annotations.json"
-    return VisDial.load(folder / "visdial_1.0_val_116.json", dense=dense)
+def val(real_val) -> VisDial:
+    return real_val
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """Widgets without a browser: a control moved in Python redraws; what cannot move shows its first picture."""
 
-import pytest
+import ipywidgets as widgets
 
 from visdial_lab.widgets import chat, live, live_loss, stacked
-
-widgets = pytest.importorskip("ipywidgets")
 
 
 def test_moving_a_control_redraws():

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from visdial_lab.errors import UserError
+from visdial_lab.chat import message_text
+from visdial_lab.errors import UserError, listed
 
 KEY = "OPENAI_API_KEY"  # the environment variable that the key comes from, and the only place
 _LONGEST_WAIT = 120  # seconds that a Retry-After may ask for; the openai client gives up on longer ones
@@ -138,7 +139,7 @@ async def _models(client: Any, url: str, key: str | None) -> list[str]:
 
 async def _no_model(client: Any, url: str, model: str, reason: str) -> UserError:
     models = await _models(client, url, _key())
-    there = ", ".join(models[:_SHOWN]) + (f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else "")
+    there = listed(models, _SHOWN)
     return UserError(
         f"{url} does not answer for model {model!r} ({reason}).\n"
         f"Models that it lists: {there or 'none; does the address end as it should (mostly in /v1)?'}"
@@ -161,14 +162,8 @@ def _read(said: Any, messages: list[dict]) -> tuple[str, dict[str, int]]:
     reply = reply.encode("utf-8", "replace").decode()  # half a character could not be written to a file
     counts = [getattr(said.usage, f"{kind}_tokens", None) for kind in ("prompt", "completion")]
     if not all(type(count) is int and count >= 0 for count in counts):  # not told: four characters a token
-        text = "".join(str(part.get("text", "")) for m in messages for part in _parts(m))
-        counts = [len(text) // 4, len(reply) // 4]
+        counts = [sum(len(message_text(message)) for message in messages) // 4, len(reply) // 4]
     return reply, dict(zip(("prompt", "completion"), counts, strict=True))
-
-
-def _parts(message: dict) -> list[dict]:
-    content = message["content"]
-    return [{"text": content}] if isinstance(content, str) else content
 
 
 def _told(error: Exception, key: str | None) -> str:

@@ -6,25 +6,30 @@ OUT.manifest.json (from what, how far, at which cost) and, while it works, the j
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from visdial_lab import __version__, journal
 from visdial_lab.api_client import Server, ServerTrouble, connect
-from visdial_lab.api_prompt import TEMPLATES, ask_again, instructions, parse_reply, prompt
-from visdial_lab.chat import chat_messages, join_reminder
-from visdial_lab.course import fingerprint
+from visdial_lab.api_prompt import TEMPLATES, ask_again, instructions, parse_reply, prompt_messages
+from visdial_lab.chat import join_reminder
 from visdial_lab.errors import UserError, WorkFailed, differences, shown
-from visdial_lab.files import portable, read_json, read_jsonl, sha256, write_json, write_jsonl
-from visdial_lab.generation import only_last_learnt
+from visdial_lab.files import (
+    fingerprint,
+    only_one,
+    read_json,
+    read_jsonl,
+    sha256,
+    write_json,
+    write_jsonl,
+)
+from visdial_lab.generation import record
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.text_metrics import exact_match, token_f1
 from visdial_lab.visdial import Dialog, VisDial
 
@@ -77,7 +82,7 @@ def generate(
     prices: tuple[float, float] | None = None,
     skip_bad: bool = False,
     retry_rejected: bool = False,
-    progress: Callable[..., None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """Ask for so many samples (None = every one), `concurrency` at a time; go on where a run was stopped.
 
@@ -105,11 +110,11 @@ def generate(
     }
     manifest = {"recipe": made_from, "recipe_sha256": fingerprint(made_from), "state": "unfinished"}
     manifest |= {"visdial_lab": __version__, "base_url": server.base_url, "wanted": len(wanted)}
-    with _alone(output):
+    with only_one(output.with_name(f".{output.name}.lock"), f"another run is writing {output}"):
         todo = {f"{visdial.split}-{ids[place]}-r{round_id}": (place, round_id) for place, round_id in wanted}
         order = list(todo)
-        ledger = _Ledger(_earlier(output, made_from, retry_rejected), len(todo), prices, progress)
-        ledger.token_budget, ledger.time_budget = token_budget, time_budget
+        earlier = _earlier(output, made_from, retry_rejected)
+        ledger = _Ledger(earlier, len(todo), token_budget, time_budget, prices, progress)
         todo = {name: sample for name, sample in todo.items() if name not in ledger.entries}
         write_json(manifest_path(output), manifest)  # from now on the output is known as ours
         stopped = None
@@ -155,25 +160,6 @@ def _check_pictures(visdial: VisDial, image_ids: set[int]) -> None:
         )
 
 
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second run away from this output."""
-    path = output.with_name(f".{output.name}.lock")
-    lock = FileLock(path)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(f"another run is writing {output}; wait for it") from None
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; choose another place") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
 def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "Entry"]:
     """What earlier runs with the same recipe have finished. Raises UserError for an output made otherwise."""
     notes, entries = manifest_path(output), {}
@@ -186,7 +172,7 @@ def _earlier(output: Path, made_from: dict, retry_rejected: bool) -> dict[str, "
             raise UserError(f"{notes} is in the way: it is no manifest of this command; move it away")
         if changes := differences(there, made_from):
             raise UserError(
-                f"{output} holds records of another configuration: {'; '.join(changes)}.\n"
+                f"{output} holds records of another configuration: {changes}.\n"
                 "They are never mixed: give the options it was begun with, or name another output file"
             )
     for path, kind in ((output, "record"), (rejected_path(output), "rejected")):
@@ -267,10 +253,7 @@ async def _sample(
     turn, replies, reason = dialog.rounds[round_id - 1], [], ""
     tokens = {"prompt": 0, "completion": 0}
     try:
-        first = await asyncio.to_thread(prompt, dialog, round_id, recipe.style)
-        first[0]["content"] = (
-            system  # a file of one's own was read when the run began; it may change meanwhile
-        )
+        first = await asyncio.to_thread(prompt_messages, system, dialog, round_id)
     except UserError as error:  # no picture, or a damaged one
         return _rejected(name, dialog, round_id, f"no prompt: {error}", replies, tokens)
     messages = first
@@ -291,12 +274,8 @@ async def _sample(
             continue
         said = answer if reminder is None else join_reminder(reminder, answer)
         turns = [(past.question, past.answer) for past in dialog.rounds[: round_id - 1]]
-        record = {
-            "id": name,
-            "image_id": dialog.image_id,
-            "image": None if dialog.image_path is None else portable(dialog.image_path),
-            "source": f"api-{recipe.model}",
-            "messages": only_last_learnt(chat_messages([*turns, (turn.question, said)], dialog.caption)),
+        turns.append((turn.question, said))
+        notes = {
             "round_id": round_id,
             "human_answer": turn.answer,
             "agreement": {
@@ -306,7 +285,7 @@ async def _sample(
             "attempts": attempt,
             "tokens": tokens,
         }
-        return {"record": record}
+        return {"record": record(dialog, name, f"api-{recipe.model}", turns, last_only=True) | notes}
     return _rejected(name, dialog, round_id, reason, replies, tokens)
 
 
@@ -324,11 +303,18 @@ def _rejected(
 class _Ledger:
     """What is finished, on the disk and in memory, with running totals of what it cost."""
 
-    def __init__(self, entries: dict[str, "Entry"], total: int, prices: Any, progress: Callable[..., None]):
+    def __init__(
+        self,
+        entries: dict[str, "Entry"],
+        total: int,
+        token_budget: int | None,
+        time_budget: float | None,
+        prices: tuple[float, float] | None,
+        progress: Progress,
+    ):
         self.entries: dict[str, Entry] = {}
-        self.write: Callable[[str, Any], None] = lambda name, entry: None
-        self.token_budget: int | None = None
-        self.time_budget: float | None = None
+        self.write: Callable[[str, Any], None] = quiet  # to the journal, once it is open
+        self.token_budget, self.time_budget = token_budget, time_budget
         self.tokens, self.aside, self.total, self.prices = {"prompt": 0, "completion": 0}, 0, total, prices
         self.progress, self.began, self.noted, self.note = progress, time.monotonic(), 0.0, ""
         for name, entry in entries.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from visdial_lab import plots
 from visdial_lab.api_data import manifest_path, rejected_path
-from visdial_lab.chat import split_reminder
+from visdial_lab.chat import message_text, split_reminder
 from visdial_lab.errors import UserError
 from visdial_lab.files import read_json, read_jsonl, resolve, write_text
 from visdial_lab.text_metrics import answer_type, question_type
@@ -81,7 +81,7 @@ def write_page(output: str | Path) -> Path:
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        asked, said = (message["content"][-1]["text"] for message in record["messages"][-2:])
+        asked, said = map(message_text, record["messages"][-2:])
         reminder, answer = split_reminder(said)
         exact = record["agreement"]["exact_match"] == 1
         about = {"record": record, "round_id": record["round_id"], "question": asked.splitlines()[-1]}
@@ -115,6 +115,6 @@ def _parts(rows: list[dict], rejected: list[dict], label: Any) -> dict[Any, dict
 
 def _picture(record: Mapping[str, Any]) -> Dialog:
     """The record's picture with its caption, as the views take it."""
-    caption = record["messages"][0]["content"][-1]["text"].splitlines()[0]
+    caption = message_text(record["messages"][0]).splitlines()[0]
     path = None if record["image"] is None else resolve(record["image"])
     return Dialog(record["image_id"], caption, (), path, record["source"])

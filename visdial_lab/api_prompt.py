@@ -3,21 +3,17 @@
 The instructions and examples are in templates/prompts/STYLE-VERSION.txt; a changed text gets a new version.
 """
 
-import base64
-import io
 from importlib import resources
 from pathlib import Path
 
-from visdial_lab.chat import CLOSE, OPEN, plain_text, split_reminder
-from visdial_lab.errors import UserError, shown
+from visdial_lab.chat import CLOSE, OPEN, plain_text, question_text, split_reminder
+from visdial_lab.errors import UserError, naming, shown
 from visdial_lab.files import read_text
 from visdial_lab.text_metrics import normalise
-from visdial_lab.visdial import Dialog
+from visdial_lab.visdial import Dialog, jpeg_url
 
-TEMPLATES = {
-    "reminder": "reminder-1.txt",
-    "plain": "plain-1.txt",
-}  # style → the current version of its prompt
+# style → the current version of its prompt
+TEMPLATES = {"reminder": "reminder-1.txt", "plain": "plain-1.txt"}
 LONGEST_SIDE = 896  # pixels: what Gemma-3 reads; a larger picture only takes longer to send
 MOST_CHARACTERS, MOST_REMINDER_WORDS, MOST_ANSWER_WORDS = 2000, 60, 20
 
@@ -41,25 +37,33 @@ def prompt(
 ) -> list[dict]:
     """The messages that ask for the answer of one round (from 1), in the format of OpenAI's chat API.
 
-    The model is given the picture (as a data URL), the caption, the human rounds before, and the question;
-    nothing of this round's answer, of its options, or of any later round. template: a file with instructions
-    of your own. Raises UserError for a round that is not there, an unknown style, and a picture that is
-    missing or damaged.
+    template: a file with instructions of your own. Raises UserError for an unknown style, and as
+    `prompt_messages`.
     """
-    if not 1 <= round_id <= len(dialog.rounds):
-        raise UserError(f"dialog {dialog.image_id}: there is no round {round_id}")
-    where = f"dialog {dialog.image_id}: "
-    lines = [f"Caption: {plain_text(dialog.caption, f'{where}caption')}", "Dialog so far:"]
-    for turn in dialog.rounds[: round_id - 1]:
-        lines += [f"Q: {_asked(turn.question, where)}", f"A: {plain_text(turn.answer, f'{where}answer')}"]
-    if round_id == 1:
-        lines[-1] += " nothing yet"
-    lines.append(f"Question: {_asked(dialog.rounds[round_id - 1].question, where)}")
+    return prompt_messages(instructions(style, template), dialog, round_id, picture)
+
+
+def prompt_messages(system: str, dialog: Dialog, round_id: int, picture: bool = True) -> list[dict]:
+    """The same behind instructions that were read already: a file may change while a run goes on.
+
+    The model is given the picture (as a data URL), the caption, the human rounds before, and the question;
+    nothing of this round's answer, of its options, or of any later round. Raises UserError for a round that
+    is not there, empty texts, and a picture that is missing or damaged.
+    """
+    with naming(f"dialog {dialog.image_id}"):
+        if not 1 <= round_id <= len(dialog.rounds):
+            raise UserError(f"there is no round {round_id}")
+        lines = [f"Caption: {plain_text(dialog.caption, 'caption')}", "Dialog so far:"]
+        for turn in dialog.rounds[: round_id - 1]:
+            lines += [f"Q: {question_text(turn.question)}", f"A: {plain_text(turn.answer, 'answer')}"]
+        if round_id == 1:
+            lines[-1] += " nothing yet"
+        lines.append(f"Question: {question_text(dialog.rounds[round_id - 1].question)}")
     content = [{"type": "text", "text": "\n".join(lines)}]
     if picture:
-        content.insert(0, {"type": "image_url", "image_url": {"url": data_url(dialog)}})
-    system = {"role": "system", "content": instructions(style, template)}
-    return [system, {"role": "user", "content": content}]
+        url = jpeg_url(dialog.image(), LONGEST_SIDE, quality=90)
+        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
 
 def ask_again(messages: list[dict], reply: str, reason: str) -> list[dict]:
@@ -101,16 +105,3 @@ def parse_reply(text: str, style: str = "reminder", question: str = "") -> tuple
     if reminder is not None and said.split() == normalise(reminder):
         raise UserError("the answer only repeats the reminder")
     return reminder, answer
-
-
-def data_url(dialog: Dialog) -> str:
-    """The dialog's picture as a JPEG inside a URL, no side longer than LONGEST_SIDE."""
-    picture = dialog.image()
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _asked(question: str, where: str) -> str:
-    return plain_text(question.rstrip(" ?"), f"{where}question") + "?"

@@ -3,6 +3,7 @@
 Both give the same thing, a PEFT model over frozen weights, and so the same adapter files.
 """
 
+import hashlib
 import importlib.util
 import os
 import tempfile
@@ -14,6 +15,8 @@ from visdial_lab.config import Config
 from visdial_lab.errors import UserError
 from visdial_lab.models import load_base_for_training, pick_device, tell_tags_apart, training_base
 from visdial_lab.progress import say
+
+_REMEMBERED = 2**28  # numbers of image features to keep: 1 GB in float32
 
 
 def choose_backend(config: Config) -> str:
@@ -150,6 +153,27 @@ def compile_layers(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile()
+
+
+def look_once(model: Any, pictures: int) -> None:
+    """A frozen vision tower says the same about a picture in every epoch: keep it, if memory allows."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    if pictures * model.config.mm_tokens_per_image * model.config.get_text_config().hidden_size > _REMEMBERED:
+        return
+    look, remembered = model.model.get_image_features, {}
+
+    def look_once(pixel_values: Any, **options: Any) -> Any:
+        keys = [hashlib.sha256(picture.float().cpu().numpy()).digest() for picture in pixel_values]
+        fresh = [place for place, key in enumerate(keys) if key not in remembered]
+        if fresh:
+            with torch.no_grad():
+                features = look(pixel_values[fresh], **options).pooler_output  # [fresh, tokens, width]
+            remembered.update(zip([keys[place] for place in fresh], features, strict=True))
+        return BaseModelOutputWithPooling(pooler_output=torch.stack([remembered[key] for key in keys]))
+
+    model.model.get_image_features = look_once
 
 
 def _unsloth_checkpointing(config: Config) -> str | bool:

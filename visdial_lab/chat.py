@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, naming
 from visdial_lab.files import resolve
 from visdial_lab.visdial import Dialog
 
@@ -26,7 +26,6 @@ _CONTROL = re.compile(
     r"<(?=(?:pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token"
     r"|unused\d+)>)"
 )
-
 
 OPEN, CLOSE = "<reminder>", "</reminder>"  # around what a model in reminder style recalls before it answers
 
@@ -94,29 +93,31 @@ def said_fields(text: str) -> dict[str, str]:
     return {"answer": answer.strip()} | ({} if reminder is None else {"reminder": reminder})
 
 
-def chat_messages(
-    turns: Sequence[tuple[str, str | None]], caption: str | None = None, where: str = ""
-) -> list[dict]:
+def question_text(question: str, what: str = "question") -> str:
+    """A question as it stands in a prompt: VisDial's have no "?". Raises UserError when it is empty."""
+    return plain_text(question.rstrip(" ?"), what) + "?"
+
+
+def chat_messages(turns: Sequence[tuple[str, str | None]], caption: str | None = None) -> list[dict]:
     """(question, answer) pairs → messages as TRL reads them, with a picture before the first question.
 
     An answer of None (the last one only) leaves the question open: the model is to answer it.
-    Raises UserError for empty text, an answer missing in the middle, or no turns at all; `where` names the
-    dialog.
+    Raises UserError for empty text, an answer missing in the middle, or no turns at all.
     """
     if not turns:
-        raise UserError(f"{where}there is no question to answer")
+        raise UserError("there is no question to answer")
     messages: list[dict] = []
     for number, (question, answer) in enumerate(turns, 1):
-        asked = plain_text(question.rstrip(" ?"), f"{where}question {number}") + "?"
+        text = question_text(question, f"question {number}")
         if number == 1 and caption is not None:
-            asked = plain_text(caption, f"{where}caption") + "\n" + asked
+            text = plain_text(caption, "caption") + "\n" + text
         picture = [{"type": "image"}] if number == 1 else []
-        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
+        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": text}]})
         if answer is not None:
-            answered = plain_text(answer, f"{where}answer {number}")
+            answered = plain_text(answer, f"answer {number}")
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
         elif number < len(turns):
-            raise UserError(f"{where}question {number} has no answer, but more questions follow")
+            raise UserError(f"question {number} has no answer, but more questions follow")
     return messages
 
 
@@ -128,13 +129,13 @@ def dialog_messages(
     The first question follows picture and caption. reminders: what stands before the answers of the first
     rounds (None: nothing). Raises UserError for empty texts and for an `upto` out of range.
     """
-    where = f"dialog {dialog.image_id}: "
-    if upto is not None and not 1 <= upto <= len(dialog.rounds):
-        raise UserError(f"{where}round {upto} asked for, it has rounds 1 to {len(dialog.rounds)}")
-    turns = with_reminders([(turn.question, turn.answer) for turn in dialog.rounds[:upto]], reminders)
-    if upto is not None:
-        turns[-1] = (turns[-1][0], None)
-    return chat_messages(turns, dialog.caption, where)
+    with naming(f"dialog {dialog.image_id}"):
+        if upto is not None and not 1 <= upto <= len(dialog.rounds):
+            raise UserError(f"round {upto} asked for, it has rounds 1 to {len(dialog.rounds)}")
+        turns = with_reminders([(turn.question, turn.answer) for turn in dialog.rounds[:upto]], reminders)
+        if upto is not None:
+            turns[-1] = (turns[-1][0], None)
+        return chat_messages(turns, dialog.caption)
 
 
 def with_reminders(
@@ -157,10 +158,15 @@ def takes_images(processor: Any) -> bool:
     return hasattr(processor, "image_processor")
 
 
-def _parts(message: dict) -> list[dict]:
+def parts(message: dict) -> list[dict]:
     """A message's content as a list of parts; plain text is one part."""
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def message_text(message: dict) -> str:
+    """What is written in a message of either form: its content is text, or a list of parts."""
+    return "".join(part.get("text", "") for part in parts(message))
 
 
 def render(processor: Any, messages: list[dict], add_generation_prompt: bool = False) -> str:
@@ -170,8 +176,8 @@ def render(processor: Any, messages: list[dict], add_generation_prompt: bool = F
     """
     sees, safe = takes_images(processor), []
     for number, message in enumerate(messages, 1):
-        text = plain_text("".join(part.get("text", "") for part in _parts(message)), f"message {number}")
-        picture = [{"type": "image"} for part in _parts(message) if sees and part["type"] == "image"]
+        text = plain_text(message_text(message), f"message {number}")
+        picture = [{"type": "image"} for part in parts(message) if sees and part["type"] == "image"]
         safe.append({"role": message["role"], "content": [*picture, {"type": "text", "text": text}]})
     text = processor.apply_chat_template(safe, tokenize=False, add_generation_prompt=add_generation_prompt)
     # the only <start_of_image> left are ours
@@ -190,7 +196,7 @@ def encode(
     import torch
 
     encoded = _encode_text(processor, messages, add_generation_prompt)
-    pictures = sum(part["type"] == "image" for message in messages for part in _parts(message))
+    pictures = sum(part["type"] == "image" for message in messages for part in parts(message))
     pixels = None
     if takes_images(processor) and pictures:
         if image is None or pictures > 1:
@@ -298,6 +304,12 @@ def input_image(processor: Any, dialog: Dialog, blank_image: bool = False) -> "I
     """The picture of a dialog for this model: None for a text-only one, a gray one if asked."""
     if not takes_images(processor):
         return None
+    if (
+        blank_image and dialog.image_path is None
+    ):  # gray needs no photo, and the processor makes any size its own
+        from PIL import Image
+
+        return blank(Image.new("RGB", (640, 480)))
     return blank(dialog.image()) if blank_image else dialog.image()
 
 

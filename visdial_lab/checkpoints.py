@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from visdial_lab.errors import UserError, differences
-from visdial_lab.files import read_json, write_json, write_text
+from visdial_lab.files import check_replaceable, read_json, write_json, write_text
 
 _COMPLETE = "complete"  # written last into a checkpoint: one that a kill has cut short lacks it
 
@@ -15,8 +15,7 @@ def finished(output: Path, made_from: dict[str, Any], replace: bool) -> bool:
 
     Raises UserError when another run's is, or files that are not ours, unless the former may be replaced.
     """
-    if output.is_dir() and any(output.iterdir()) and not (output / "lab.json").is_file():
-        raise UserError(f"will not replace {output}: it holds other files (no lab.json); name a new folder")
+    check_replaceable(output, "lab.json")
     if not (output / "lab.json").is_file():
         return False
     there = read_json(output / "lab.json", "adapter's notes").get("made_from", {})
@@ -29,8 +28,7 @@ def check(output: Path, made_from: dict[str, Any], replace: bool) -> None:
     """Raise UserError when the folder for checkpoints holds another run's that may not be replaced, or
     anything else."""
     work = _folder(output)
-    if (work / "run.json").is_file():
-        there = read_json(work / "run.json", "run's description")
+    if there := _made_from(work):
         if there != made_from and not replace:
             raise UserError(_another(work, "checkpoints", there, made_from))
     elif work.exists() and any(work.iterdir()):
@@ -41,10 +39,22 @@ def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
     """The folder for the checkpoints of this run, new or as a kill has left it; raises as `check`."""
     check(output, made_from, replace)
     work = _folder(output)
-    if (work / "run.json").is_file() and read_json(work / "run.json") != made_from:
+    if _made_from(work) not in (None, made_from):
         shutil.rmtree(work)
     write_json(work / "run.json", made_from)
     return work
+
+
+def remove(output: Path, made_from: dict[str, Any]) -> None:
+    """Delete the checkpoints of this run: its adapter is written."""
+    if _made_from(_folder(output)) == made_from:
+        shutil.rmtree(_folder(output), ignore_errors=True)
+
+
+def _made_from(work: Path) -> dict[str, Any] | None:
+    """What the run whose checkpoints lie there is made from; None when none of ours has begun."""
+    path = work / "run.json"
+    return read_json(path, "run's description") if path.is_file() else None
 
 
 def _folder(output: Path) -> Path:
@@ -52,10 +62,8 @@ def _folder(output: Path) -> Path:
 
 
 def _another(place: Path, what: str, there: dict[str, Any], made_from: dict[str, Any]) -> str:
-    changes = differences(there, made_from)
-    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return (
-        f"{place} holds {what} of another run: {'; '.join(changes[:3])}{more}.\n"
+        f"{place} holds {what} of another run: {differences(there, made_from)}.\n"
         "Give the settings it was made with, or another output folder, or --replace to lose what is there"
     )
 

@@ -15,7 +15,7 @@ import typer
 from typer import Option
 
 from visdial_lab import __version__, cli_grading, cli_models
-from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with, load_dialogs
+from visdial_lab.cli_generate import ConfigOption, StyleOption, generate, load_config_with
 from visdial_lab.cli_models import AnswerStyleOption, ModelOption
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.progress import progress, say
@@ -125,6 +125,7 @@ def finetune(
     from visdial_lab.files import resolve
     from visdial_lab.finetune import finetune as train
     from visdial_lab.generation import records
+    from visdial_lab.visdial import load_dialogs
 
     options = {
         "model.name": model_name,
@@ -139,6 +140,7 @@ def finetune(
     check_device(given)
     rows = dataset_path or list(records(load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
+    finished = (folder / "lab.json").is_file() and not replace  # or else another run's, which is refused
     watched = given.training.num_eval_dialogs
     val = load_dialogs(given, given.data.val_split)[:watched] if watched else None
     with progress("fine-tuning") as update:
@@ -150,7 +152,10 @@ def finetune(
             on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}"),
             replace=replace,
         )
-    print(f"adapter in {result['adapter']} after {result['seconds']:.0f} s")
+    took = f"{result['seconds']:.0f} s"
+    print(
+        f"adapter in {result['adapter']}", f"was finished before, in {took}" if finished else f"after {took}"
+    )
 
 
 @app.command()
@@ -196,6 +201,8 @@ def infer(
         _list_skipped(skipped, entries, "entries")
         return
     check_image(image_path, image_path is None and sees(model_path))
+    if image_path is not None and not sees(model_path):
+        say("note: this model reads text only and does not look at the picture")
     model, processor = load_model(model_path)
     picture = record_image({"image": image_path, "image_id": 0, "source": "given"})
     style = answer_style(model_path, style)
@@ -249,7 +256,7 @@ def rank(
     made_from = sources(model_path, **settings)
 
     def score(left: list, on_bad: Any) -> Iterator:
-        check_pictures(model_path, chosen, image_dir)
+        check_pictures(model_path, chosen, image_dir, blank_image)
         model, processor = load_model(model_path, load_in_4bit, device)
         rank_by = iter_recalled_scores if style == "reminder" else iter_scores
         return rank_by(model, processor, left, **scoring, memory_gb=memory_gb, on_bad=on_bad)
@@ -294,7 +301,8 @@ def evaluate(
 
     dialogs = None
     if groundtruth_file is not None:
-        dialogs = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)[:limit]
+        every = VisDial.load(groundtruth_file, dense=dense_file, image_root=image_dir)
+        dialogs = every[:limit]
     if check is not None:
         problems = submission.check_submission(read_json(check, "submission"), dialogs, allow_partial)
         print("\n".join(problems) or "nothing wrong was found")
@@ -303,7 +311,7 @@ def evaluate(
         return
     if prediction_file is None or dialogs is None:
         raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
-    entries = read_json(prediction_file, "predictions file")
+    entries = evaluation.without(every[len(dialogs) :], read_json(prediction_file, "predictions file"))
     if evalai is not None:
         count = submission.write_submission(evalai[1], entries, dialogs, evalai[0], allow_partial)
         say(f"wrote {evalai[1]}: {count:,} entries")
@@ -311,7 +319,8 @@ def evaluate(
             return  # its answers are a secret of the server
     runs = {prediction_file.name: entries}
     for file in compare or ():
-        runs[str(file) if file.name in runs else file.name] = read_json(file, "predictions file")
+        theirs = evaluation.without(every[len(dialogs) :], read_json(file, "predictions file"))
+        runs[str(file) if file.name in runs else file.name] = theirs
     train = train_file and VisDial.load(train_file)
     result = evaluation.evaluate_run(dialogs, runs, train, evaluation.read_truth(dialogs), allow_partial)
     evaluation.print_tables(result, verbose)
@@ -369,11 +378,14 @@ def download(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    config: Annotated[str | None, Option(help="A YAML file of your own to check as well.")] = None,
+) -> None:
     """Check what is installed, which profile this machine can run, and what to do about each gap."""
+    from visdial_lab.config import load_config
     from visdial_lab.doctor import check_machine
 
-    checks = check_machine()
+    checks = check_machine(config and load_config(config))
     marks = {True: "[ok]  ", False: "[fail]", None: "[note]"}
     for name, good, found, advice in checks:
         print(f"{marks[good]} {name}: {found}")

@@ -10,7 +10,6 @@ from visdial_lab.errors import UserError
 
 if TYPE_CHECKING:
     from visdial_lab.config import Config
-    from visdial_lab.visdial import VisDial
 
 generate = typer.Typer(help="Make training records or the evaluation set.", no_args_is_help=True)
 
@@ -33,13 +32,6 @@ def load_config_with(name: str, options: dict[str, Any]) -> "Config":
     return load_config(name, {key: value for key, value in options.items() if value is not None})
 
 
-def load_dialogs(config: "Config", split: str | None = None) -> "VisDial":
-    """The dialogs to train on, or so many of another split."""
-    from visdial_lab.visdial import VisDial
-
-    return VisDial.load(config.data.root, split or config.data.train_split)[: config.data.num_train_dialogs]
-
-
 @generate.command()
 def base(
     output_path: OutputOption,
@@ -55,6 +47,7 @@ def base(
 ) -> None:
     """Turn human dialogs into training records (TRL's conversational format), one a line."""
     from visdial_lab.generation import write_records
+    from visdial_lab.visdial import load_dialogs
 
     options = {
         "generation.sample_count": sample_count,
@@ -106,15 +99,14 @@ def api(
     from visdial_lab.api_client import Server
     from visdial_lab.api_data import Recipe, generate
     from visdial_lab.api_page import write_page
+    from visdial_lab.config import load_config
     from visdial_lab.progress import progress, say
-    from visdial_lab.visdial import VisDial
+    from visdial_lab.visdial import load_dialogs
 
-    data = load_config_with(config, {}).data
-    dialogs = VisDial.load(data.root, split or data.train_split, image_root=image_dir)
     recipe = Recipe(model, style, rounds, seed, temperature, max_tokens, tries, template and str(template))
     with progress("asking") as update:
         manifest = generate(
-            dialogs[: data.num_train_dialogs],
+            load_dialogs(load_config(config), split, image_root=image_dir),
             output_path,
             recipe,
             Server(base_url, retries, timeout),
@@ -143,19 +135,20 @@ def evaluation(
     check: Annotated[Path | None, Option(help="An evaluation set: is it as it was written?")] = None,
 ) -> None:
     """Write the fixed evaluation set with its content hash: equal hashes, equal evaluation."""
+    from visdial_lab.config import load_config
     from visdial_lab.generation import read_evaluation_set, write_evaluation_set
-    from visdial_lab.visdial import VisDial
+    from visdial_lab.visdial import VisDial, load_dialogs
 
     if (output_path is None) == (check is None):
         raise UserError("give --output-path to write an evaluation set, or --check to verify one")
     if check is not None:
         found, path = read_evaluation_set(check), check
     else:
-        data = load_config_with(config, {}).data
-        source = VisDial.load(
-            dialogs or data.root, split or (None if dialogs else data.val_split), dense_file
-        )
-        chosen = source if dialogs else source[: data.num_val_dialogs]
+        if dialogs is not None:
+            chosen = VisDial.load(dialogs, split, dense_file)
+        else:
+            given = load_config(config)
+            chosen = load_dialogs(given, split or given.data.val_split, dense=dense_file)
         found, path = write_evaluation_set(output_path, chosen), output_path
     graded = sum(item["relevance"] is not None for item in found["items"])
     print(f"{len(found['items'])} questions, {graded} with relevance, in {path}")

@@ -29,14 +29,19 @@ def release(
     from visdial_lab.grading.walls import PLAIN
 
     for name in names:
-        folder = making.release(name)
         given = load(name)
-        problems = making.leaks(given, folder)
-        if prove and not problems:
-            problems = making.prove(given, PLAIN)  # the author's own code
+        problems = (
+            making.prove(given, PLAIN) if prove else []
+        )  # the author's own code; nothing is written yet
         if problems:
-            raise WorkFailed(f"{name}: {'; '.join(problems)}")
-        print(f"{folder}{': proven' if prove else ''}")
+            raise WorkFailed(f"{name} is as it was: {'; '.join(problems)}")
+        folder = making.release(name)
+        if problems := making.leaks(given, folder):
+            raise WorkFailed(f"{folder} must not go out: {'; '.join(problems)}")
+        full = sum(given.exercises.values())
+        proofs = f"the solution scores {full:g} of {full:g}, untouched stubs 0"
+        proofs += f", {len(given.mutants)} planted mistakes as declared"
+        print(f"{folder}{f': {proofs}' if prove else ''}")
 
 
 def grade(
@@ -62,6 +67,8 @@ def grade(
     ] = False,
 ) -> None:
     """Grade submissions that you need not trust; writes grades.csv, grades.json, index.html and feedback/."""
+    from visdial_lab.files import course_root
+    from visdial_lab.grading.gradebook import marks_by_hand
     from visdial_lab.grading.pile import Lateness
     from visdial_lab.grading.pile import grade as grade_all
     from visdial_lab.grading.walls import Limits
@@ -69,18 +76,36 @@ def grade(
     limits = Limits(cell=cell_seconds, total=total_seconds, memory=int(memory_gb * 2**30))
     lateness = Lateness(_moment(due), free_days, late_penalty)
     folder = output or Path("runs") / "grades" / assignment
+    marks = marks_by_hand(assignment, course_root())
     with progress(f"grading {assignment}") as update:
         results = grade_all(
-            submissions, assignment, folder, jobs, resume, sandbox, unsafe, limits, lateness, progress=update
+            submissions,
+            assignment,
+            folder,
+            jobs,
+            resume,
+            sandbox,
+            unsafe,
+            limits,
+            lateness,
+            marks=marks,
+            progress=update,
         )
     if gradebook:
         _fill_gradebook(assignment, submissions, results)
     problems = [result for result in results if result["problem"]]
     for result in problems:
         say(f"{result['student']}: {result['problem']}")
+    late = [result for result in results if result["days_late"]]
+    if late:
+        say(f"{len(late)} handed in late: days are in grades.csv")
+    marked = sum(any(part["mark"] is not None for part in result["open"]) for result in results)
+    if marked:
+        say(f"marked by hand: {marked} of {len(results)}; in grades.csv and on the pages")
     rungs = sorted({result["rung"] for result in results if result["rung"]})
     mean = sum(result["score"] for result in results) / len(results)
-    print(f"{len(results)} submissions, mean {mean:.2f} of {results[0]['max']:g}")
+    count = f"{len(results)} submission{'s' if len(results) != 1 else ''}"
+    print(f"{count}, mean {mean:.2f} of {results[0]['max']:g}")
     print(f"sandbox: {', '.join(rungs) or 'none needed'}")
     print(f"{folder / 'index.html'}")
 
@@ -93,7 +118,8 @@ def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> 
 
     notebooks = {entry.student: entry.data for entry in collect(submissions, assignment)}
     count = import_results(load(assignment), results, notebooks, course_root())
-    say(f"{count} students in gradebook.db; mark the open questions with `nbgrader` or formgrader")
+    students = f"{count} student{'s' if count != 1 else ''}"
+    say(f"{students} in gradebook.db; mark the open questions in formgrader, then give this command again")
 
 
 def _moment(text: str | None) -> datetime.datetime | None:

@@ -199,6 +199,11 @@ def load_config(name_or_path: str | Path = "scenes", overrides: dict[str, Any] |
         raise UserError(_describe(error, given, layers[-2][0])) from None
 
 
+def flat(config: Config) -> dict[str, Any]:
+    """Every key and its value, as `overrides` of `load_config` takes them: {"training.max_steps": -1, …}."""
+    return dict(_flatten(config.model_dump(), config.name))
+
+
 def config_to_yaml(config: Config) -> str:
     """The whole config as YAML that `load_config` reads back to an equal one (for run folders)."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)

@@ -1,7 +1,6 @@
 """How every notebook begins and ends: checked parameters, a run folder, a manifest; nothing is done twice."""
 
-import hashlib
-import json
+import os
 import platform
 import re
 import shlex
@@ -19,6 +18,7 @@ from visdial_lab.errors import UserError, shown
 from visdial_lab.files import (
     atomic_path,
     course_root,
+    model_fingerprint,
     portable,
     read_json,
     resolve,
@@ -26,6 +26,7 @@ from visdial_lab.files import (
     write_json,
     write_text,
 )
+from visdial_lab.files import fingerprint as fingerprint  # beside `save_scores`, which wants one
 from visdial_lab.platforms import hosted, prepare
 
 
@@ -46,7 +47,7 @@ def setup(profile: str = "scenes", output: str | Path | None = None, **overrides
         raise UserError(f"OUTPUT should be a folder (or empty for the profile's own), is {shown(output)}")
     prepare()
     config = load_config(profile, overrides)
-    run = course_root() / Path(output or config.notebooks.output_dir).expanduser()
+    run = course_root() / os.path.expanduser(output or config.notebooks.output_dir)
     write_text(run / "config.yaml", config_to_yaml(config))
     _show_figures()
     print(_report(config, run))
@@ -80,7 +81,10 @@ def story(dialogs: Sequence, image_id: int) -> Any:
     """
     if type(image_id) is not int:
         raise UserError(f"IMAGE_ID should be a whole number, is {shown(image_id)}")
-    return next((dialog for dialog in dialogs if dialog.image_id == image_id), dialogs[0])
+    found = next((dialog for dialog in dialogs if dialog.image_id == image_id), None)
+    if found is None:
+        print(f"no dialog about image {image_id} here: following {dialogs[0].image_id}")
+    return found or dialogs[0]
 
 
 def need(run: Path, name: str, notebook: str) -> Path:
@@ -136,17 +140,6 @@ def manifest_holds(run: Path, notebook: str) -> bool:
         return noted == _manifest(run, notebook, noted["read"], noted["wrote"])
     except UserError:  # no manifest, or a file of it is gone
         return False
-
-
-def model_fingerprint(folder_or_name: str | Path) -> str:
-    """What identifies a model: a folder's sha256, or the name of a model that is not on this machine."""
-    folder = resolve(folder_or_name)
-    return sha256(folder) if folder.is_dir() else str(folder_or_name)
-
-
-def fingerprint(*parts: Any) -> str:
-    """One short hash over values that JSON can hold: equal hashes, equal inputs."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def trained_already(run: Path, config: Config) -> bool:

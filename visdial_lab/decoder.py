@@ -43,7 +43,7 @@ def add_norm(
     return residual, norm(residual, before, eps)
 
 
-def turn(x: "torch.Tensor", weight: "torch.Tensor", cos: "torch.Tensor", sin: "torch.Tensor", eps: float):
+def rotate(x: "torch.Tensor", weight: "torch.Tensor", cos: "torch.Tensor", sin: "torch.Tensor", eps: float):
     """Queries or keys [B, L, heads, D], normed, then rotated by their positions (cos, sin [B, L, 1, D])."""
     import torch
 
@@ -64,7 +64,7 @@ def log_norm(logits: "torch.Tensor") -> "torch.Tensor":
     return logits.float().logsumexp(-1)
 
 
-_PIECES = (norm, add_norm, turn, gate, log_norm)
+_PIECES = (norm, add_norm, rotate, gate, log_norm)
 
 
 @functools.cache
@@ -104,8 +104,8 @@ def run_layers(
     for number, (layer, kind) in enumerate(zip(layers, config.layer_types, strict=True)):
         attention, mlp = layer.self_attn, layer.mlp
         heads = (*x.shape[:2], -1, attention.head_dim)
-        queries = piece.turn(attention.q_proj(x).view(heads), attention.q_norm.weight, *turns[kind], eps)
-        keys = piece.turn(attention.k_proj(x).view(heads), attention.k_norm.weight, *turns[kind], eps)
+        queries = piece.rotate(attention.q_proj(x).view(heads), attention.q_norm.weight, *turns[kind], eps)
+        keys = piece.rotate(attention.k_proj(x).view(heads), attention.k_norm.weight, *turns[kind], eps)
         values = attention.v_proj(x).view(heads)
         keys, values = join(number, keys.transpose(1, 2), values.transpose(1, 2))
         mixed = _attend(queries, keys, values, masks[kind], attention.scaling)

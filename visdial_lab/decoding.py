@@ -1,41 +1,38 @@
-"""Writing answers token by token, many rows at once, on keys and values that were read before.
-
-Keys and values of all layers are a list of (keys, values), each [rows, heads, tokens, width of a head].
-"""
+"""Writing answers token by token, many rows at once, on keys and values that were read before."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat
 from visdial_lab.errors import UserError
+from visdial_lab.models import without_wrapper
 
 if TYPE_CHECKING:
     import torch
 
-KeysValues = list[tuple["torch.Tensor", "torch.Tensor"]]
+Past = list[tuple["torch.Tensor", "torch.Tensor"]]  # of each layer keys, values: [rows, heads, tokens, width]
 
 
-def check_length(model: Any, where: str, length: int, new: int) -> None:
-    """Raise UserError, naming the conversation (where), if `new` tokens behind `length` are too many."""
+def check_length(model: Any, length: int, new: int) -> None:
+    """Raise UserError if `new` tokens behind the `length` of a conversation are too many."""
     limit = model.config.get_text_config().max_position_embeddings
     if length + new > limit:
         wanted = f"with {new} new ones the model reads {limit}"
-        raise UserError(f"{where}the conversation has {length} tokens; {wanted}")
+        raise UserError(f"the conversation has {length} tokens; {wanted}")
 
 
-def read(model: Any, batch: dict[str, "torch.Tensor"], past: KeysValues | None = None) -> KeysValues:
+def read(model: Any, batch: dict[str, "torch.Tensor"], past: Past | None = None) -> Past:
     """Keys and values of a padded batch [B, T], behind those of `past`."""
     from transformers import DynamicCache
 
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
     # without a config the cache keeps whole sequences, also for sliding-window layers
     cache = DynamicCache(past) if past else DynamicCache()
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    causal.base_model(**batch, past_key_values=cache, use_cache=True)
+    without_wrapper(model).base_model(**batch, past_key_values=cache, use_cache=True)
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def read_on(model: Any, chunks: list[list[int]], past: KeysValues, lengths: Sequence[int]) -> KeysValues:
+def read_on(model: Any, chunks: list[list[int]], past: Past, lengths: Sequence[int]) -> Past:
     """Keys and values of more tokens for each row, behind `past`; of its columns the last `lengths` count."""
     import torch
 
@@ -50,7 +47,7 @@ def read_on(model: Any, chunks: list[list[int]], past: KeysValues, lengths: Sequ
     return read(model, batch, past)
 
 
-def cut(found: KeysValues, rows: Sequence[int], ends: Sequence[int], lengths: Sequence[int]) -> KeysValues:
+def cut(found: Past, rows: Sequence[int], ends: Sequence[int], lengths: Sequence[int]) -> Past:
     """The `lengths` columns before column `ends` of these rows, aligned on the right (what is left of them
     is no row's own)."""
     import torch
@@ -68,7 +65,7 @@ def generate(
     model: Any,
     processor: Any,
     prompts: list[list[int]],
-    past: KeysValues,
+    past: Past,
     max_new_tokens: int,
     temperature: float = 0.0,
     top_p: float = 1.0,

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import httpx
 import msgspec
-from filelock import FileLock, Timeout
 
-from visdial_lab.errors import UserError, WorkFailed, shown
-from visdial_lab.files import read_json, resolve, write_json
-from visdial_lab.reading import read_columns, read_dense
+from visdial_lab.errors import UserError, WorkFailed, listed, shown
+from visdial_lab.files import only_one, read_json, resolve, write_json
+from visdial_lab.progress import Progress, quiet
+from visdial_lab.reading import SPLITS, read_columns, read_dense
 from visdial_lab.transfer import Gone, fetch, length, meter, safe_members, size_text, unpack
 from visdial_lab.visdial import VisDial
 
@@ -117,13 +117,13 @@ def plan(
     every file under the last part of its official address, and photos under COCO's folder and name.
     """
     for name, value, known in (
-        *(("split", split, ("train", "val", "test", "all")) for split in splits),
+        *(("split", split, (*SPLITS, "all")) for split in splits),
         ("images", images, ("all", "needed", "none", None)),
         ("licence", licence, ("any", "free")),
     ):
         if value not in known:
             raise UserError(f"--{name} is {shown(value)}, expected {', '.join(filter(None, known))}")
-    splits = ["train", "val", "test"] if "all" in splits else list(dict.fromkeys(splits))
+    splits = list(SPLITS) if "all" in splits else list(dict.fromkeys(splits))
     images = images or ("needed" if limit or licence == "free" else "all")
     if licence == "free" and images == "all":
         raise UserError("a free licence can be chosen photo by photo only: give --images needed")
@@ -145,29 +145,26 @@ def plan(
     return Plan(root, files, photos, licence, base_url, need)
 
 
-def download(plan: Plan, progress: Callable[[int, int, str], None] = lambda *_: None) -> None:
+def download(plan: Plan, progress: Progress = quiet) -> None:
     """Carry the plan out. progress(done, total, note) is told megabytes, speed and time left.
 
-    Raises UserError when the disk is too small or another download is at work, WorkFailed when a file could
-    not be fetched, or photos, after all others; what is finished is in place, and the same call goes on.
+    Raises UserError when the disk is too small, the place cannot be written or another download is at work;
+    WorkFailed when a file could not be fetched, or photos, after all others; what is finished is in place,
+    and the same call goes on.
     """
     partial = plan.root / ".partial"
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with FileLock(partial / "lock", blocking=False):
+    with only_one(partial / "lock", f"another download is at work in {plan.root}"):
+        try:
             _carry_out(plan, partial, progress)
-            _tidy(plan.root, partial)
-        return
-    except Timeout:
-        raise UserError(f"another download is at work in {plan.root}; wait for it") from None
-    except OSError as error:
-        problem = f"cannot write {error.filename or plan.root}: {error.strerror}"
-    except WorkFailed as error:
-        problem = str(error)
+            return _tidy(plan.root, partial)
+        except OSError as error:
+            problem = f"cannot write {error.filename or plan.root}: {error.strerror}"
+        except WorkFailed as error:
+            problem = str(error)
     raise WorkFailed(f"{problem}\nthe same command goes on from here")
 
 
-def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], None]) -> None:
+def _carry_out(plan: Plan, partial: Path, progress: Progress) -> None:
     if plan.need > (free := shutil.disk_usage(partial).free):
         wish = f"{plan.root} has {size_text(free)} free, but {size_text(plan.need)} are needed"
         raise UserError(f"{wish}; choose another --root, a --limit, or --images none")
@@ -184,8 +181,7 @@ def _carry_out(plan: Plan, partial: Path, progress: Callable[[int, int, str], No
         problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
     progress(round(total / 1e6), round(total / 1e6), "")
     if problems:
-        more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise WorkFailed(f"{len(problems)} photos are missing: {'; '.join(problems[:20])}{more}")
+        raise WorkFailed(f"{len(problems)} photos are missing: {listed(problems, 20, '; ')}")
 
 
 def _tidy(root: Path, partial: Path) -> None:

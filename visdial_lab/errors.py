@@ -2,37 +2,59 @@
 
 import contextlib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
 class UserError(Exception):
     """A mistake that the user can mend. The message is one or two lines: what is wrong, where, what to do.
 
-    The command line prints the message alone and exits with code 2; a notebook shows it as the last line.
+    The command line prints the message alone and exits with code 2; a notebook shows it alone, too.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        return _alone(self)
 
 
 class WorkFailed(Exception):
     """The call was right, but the work failed. The message says it all: a traceback would tell no more.
 
-    The command line prints the message alone and exits with code 1.
+    The command line prints the message alone and exits with code 1; a notebook shows it alone, too.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        return _alone(self)
+
+
+def _alone(error: Exception) -> list[str]:
+    """What IPython shows in the place of a traceback: the name in red, as it does, and the message."""
+    return f"\x1b[31m{type(error).__name__}\x1b[39m: {error}".splitlines()
+
+
+OnBad = Callable[[int, UserError], None]  # told the number of what is at fault, which is then left out
 
 
 @contextlib.contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Put the place (file, entry) before the message of a UserError from below, where it is not known."""
+    """Put the place (file, entry; or "") before the message of a UserError from below that knows none."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+        raise UserError(f"{place}: {error}" if place else str(error)) from None
 
 
-def differences(there: dict, now: dict) -> list[str]:
-    """What differs in how two things were made, as ["seed 0, now 1"]; [] when nothing does."""
+def differences(there: dict, now: dict) -> str:
+    """What differs in how two things were made: "seed 0, now 1; rounds 2, now 3"; "" when nothing does."""
     names = [name for name in there | now if there.get(name) != now.get(name)]
-    return [f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names]
+    told = (f"{name} {shown(there.get(name))}, now {shown(now.get(name))}" for name in names)
+    return listed(told, 3, "; ")
+
+
+def listed(items: Iterable[Any], most: int, separator: str = ", ") -> str:
+    """The first items of a list that may be long, as "a, b and 7 more"."""
+    items = list(map(str, items))
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def shown(value: Any) -> str:

@@ -51,6 +51,14 @@ def evaluate_run(
     }
 
 
+def without(dialogs: Sequence[Dialog], predictions: Any) -> Any:
+    """Predictions less those of these dialogs: a list of all can be judged on the first few (--limit)."""
+    left_out = {dialog.image_id for dialog in dialogs}
+    if not left_out or not isinstance(predictions, list):
+        return predictions
+    return [e for e in predictions if not isinstance(e, dict) or e.get("image_id") not in left_out]
+
+
 def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
     """{(image_id, round_id): {"kind", "needs_history"}}, if truth_{split}.json is beside the dialogs."""
     path = dialogs.path.parent / f"truth_{dialogs.split}.json"
@@ -61,11 +69,12 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
 def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
     title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    title += f", {result['n_dense']:,} of them with dense annotations" if result["n_dense"] else ""
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows
     keys = [key for key in result["metrics"] if key in plots.METRICS]
     rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
-    yield "beside it", ("run", *keys), rows
+    yield "beside it (mean: the mean rank, lower is better)", ("run", *keys), rows
     for other, found in result["comparisons"].items():
         rows = [(key, *entry.values()) for key, entry in found.items()]
         yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
@@ -106,12 +115,10 @@ def write_page(
     dialogs = list(dialogs)
     values = round_values(dialogs, predictions, allow_partial=True)
     entries = {(entry["image_id"], entry["round_id"]): entry for entry in predictions}
-    ids = list(result["dialogs"])
-    chosen = {"Best dialogs": ids[:4], "Worst dialogs": ids[:-5:-1]}
-    browser = {
-        heading: [(d, _ranked(d, entries)) for i in ids for d in dialogs if d.image_id == i]
-        for heading, ids in chosen.items()
-    }
+    by_id = {dialog.image_id: dialog for dialog in dialogs}
+    ranked = [by_id[image_id] for image_id in result["dialogs"]]  # best first
+    chosen = {"Best dialogs": ranked[:4], "Worst dialogs": ranked[:-5:-1]}
+    browser = {heading: [(d, _ranked(d, entries)) for d in own] for heading, own in chosen.items()}
     counts = {said: dict.fromkeys(("yes", "no", "something else"), 0) for said in ("yes", "no")}
     for dialog in dialogs:
         for turn, entry, _ in _ranked(dialog, entries):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab.errors import UserError, shown
+from visdial_lab.files import course_root, read_json
 
 _DEPTH = 40  # of nested containers; also keeps a value that contains itself from going on for ever
 _TORCH = {
@@ -294,7 +295,7 @@ def check(exercise: str) -> None:
     """
     if "VISDIAL_LAB_GRADING" in os.environ:
         return  # the grader runs its own tests, from outside
-    exercises = json.loads(_find_checks(exercise).read_text(encoding="utf-8"))["exercises"]
+    exercises = _find_checks(exercise)["exercises"]
     if exercise not in exercises:
         raise UserError(f"no exercise {shown(exercise)} here; there are {', '.join(exercises)}")
     entry, namespace = exercises[exercise], sys._getframe(1).f_globals
@@ -358,10 +359,8 @@ def _holds_build(data: Any) -> bool:
     return '"build"' in json.dumps(data)
 
 
-def _find_checks(exercise: str) -> Path:
+def _find_checks(exercise: str) -> dict[str, Any]:
     """checks.json of the exercise's problem set: beside the notebook, or in the course's assignments/."""
-    from visdial_lab.files import course_root
-
     name = exercise.split(".")[0]
     here = Path.cwd()
     places = [here, here / name, here / "assignments" / name]
@@ -369,8 +368,8 @@ def _find_checks(exercise: str) -> Path:
         places.append(course_root() / "assignments" / name)
     for folder in places:
         path = folder / "checks.json"
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("assignment") == name:
-            return path
+        if path.is_file() and (found := read_json(path)).get("assignment") == name:
+            return found
     raise UserError(
         f"checks.json of {name} not found: keep it beside the notebook, or work in the course folder"
     )

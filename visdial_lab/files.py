@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, shown
 
 # What goes wrong on the user's side while writing. Any other OSError is a bug of ours and stays one.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -41,10 +41,7 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
     is, when we wrote it: `--output-dir ~` must not delete anyone's home. Raises UserError otherwise.
     """
     path = Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise UserError(f"cannot write folder {path}: a file of that name is in the way")
-    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
-        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
+    check_replaceable(path, marker)
     with _cleaned_up(path) as temporary:
         temporary.mkdir()
         yield temporary
@@ -58,6 +55,42 @@ def atomic_folder(path: str | Path, marker: str = "lab.json") -> Iterator[Path]:
                 retired.rename(path)
             raise
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Raise UserError unless a folder that is there is empty or, by this file in it, known as ours.
+
+    To be asked before hours of work, too: `atomic_folder` writes at their end.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UserError(f"cannot write folder {path}: a file of that name is in the way")
+    if os.path.isdir(path) and any(path.iterdir()) and not (path / marker).is_file():
+        raise UserError(f"will not replace {path}: it holds other files (no {marker}); name a new folder")
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Keep a second run away from the same work; the lock goes with the process, however that ends.
+
+    what: what the second one is told, as "another download is at work in DIR". Raises UserError then, and
+    when the place cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock).acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{what}; wait for it") from None
+    except OSError as error:
+        reason = f"{error.strerror or error}; choose another place"
+        raise UserError(f"cannot write {lock.parent}: {reason}") from None
+    with held:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
 
 
 @contextlib.contextmanager
@@ -87,9 +120,12 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: str | Path, obj: Any) -> None:
-    """Write readable, standard JSON atomically. Raises ValueError on NaN, which JSON does not have."""
-    write_text(path, json.dumps(obj, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+def write_json(path: str | Path, obj: Any, indent: int | None = 1) -> None:
+    """Write standard JSON atomically, to be read by people or (indent None) all in one line.
+
+    Raises ValueError on NaN, which JSON does not have.
+    """
+    write_text(path, json.dumps(obj, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
@@ -163,6 +199,17 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def model_fingerprint(folder_or_name: str | Path) -> str:
+    """What identifies a model: a folder's sha256, or the name of a model that is not on this machine."""
+    folder = resolve(folder_or_name)
+    return sha256(folder) if folder.is_dir() else str(folder_or_name)
+
+
+def fingerprint(*parts: Any) -> str:
+    """One short hash over values that JSON can hold: equal hashes, equal inputs."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def course_root() -> Path:
     """Find the course folder, so that notebooks work from any folder inside it.
 
@@ -185,10 +232,15 @@ def course_root() -> Path:
 def resolve(path: str | Path) -> Path:
     """A path from a config or a record made absolute: from here if it exists here, else from the course.
 
-    Raises UserError for the embedded data or model outside of any course folder: they are nowhere else.
+    Raises UserError for one that cannot be: too long a name, a folder that may not be entered; and for the
+    embedded data and model outside of any course folder, because they are nowhere else.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(path))  # leaves ~nobody as it is, where Path.expanduser fails
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot use the path {shown(str(path))}: {error.strerror}") from None
+    if not there:
         try:
             return course_root() / path
         except UserError as error:  # for other paths, the message will name a place right here

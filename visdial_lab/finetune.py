@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import checkpoints
-from visdial_lab.backends import check_settings, choose_backend, compile_layers, trainable_model
+from visdial_lab.backends import check_settings, choose_backend, compile_layers, look_once, trainable_model
 from visdial_lab.chat import collator, takes_images
-from visdial_lab.config import Config
+from visdial_lab.config import Config, flat
 from visdial_lab.contrast import Candidates, add_contrast
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.files import atomic_folder, portable, read_json, resolve, sha256, write_json
@@ -29,7 +28,6 @@ from visdial_lab.reminding import iter_recalled_scores
 from visdial_lab.training_data import by_length, check_style, fitting
 from visdial_lab.visdial import VisDial
 
-_REMEMBERED = 2**28  # numbers of image features to keep: 1 GB in float32
 OnLog = Callable[[int, int, float, float, float], None]
 
 
@@ -66,6 +64,7 @@ def finetune(
     made_from = _made_from(config, source, val, backend) | {"processes": processes.num_processes}
     with processes.main_process_first():
         if checkpoints.finished(output, made_from, replace):
+            checkpoints.remove(output, made_from)  # a kill just before this would have left them
             history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
             return {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
         checkpoints.check(output, made_from, replace)
@@ -75,6 +74,7 @@ def finetune(
     if val is not None:
         val_rows = list(records(val, style=config.generation.style))
         val_rows = fitting(processor, val_rows, config.training, "val")[0]
+    ranked = val if _has_options(val, config) else None
     wrong = None
     if config.training.negatives:
         wrong = WrongAnswers(kept, config.training.negatives, config.training.seed)
@@ -83,13 +83,13 @@ def finetune(
     started = time.monotonic()
     model = trainable_model(config, backend, processor)
     if backend == "peft" and takes_images(processor) and not config.peft.finetune_vision_layers:
-        _look_once(model.get_base_model(), pictures=len(kept) + len(val_rows))
+        look_once(model.get_base_model(), pictures=len(kept) + len(val_rows))
     if backend == "peft" and config.training.torch_compile:
         compile_layers(model)
     trainer = _trainer(config, model, processor, (kept, lengths), val_rows, work, wrong)
     if wrong is not None:
         add_contrast(trainer, wrong, config.training.contrastive_weight)
-    _watch(trainer, processor, val, on_log, config)
+    _watch(trainer, processor, ranked, on_log, config)
     with _explained(config, max(lengths)):
         trainer.train(resume_from_checkpoint=checkpoints.last(work))
     history = [row for row in trainer.state.log_history if {"loss", "eval_loss", "eval_mrr"} & row.keys()]
@@ -115,7 +115,7 @@ def finetune(
             _save(trainer.accelerator.unwrap_model(trainer.model), processor, folder, notes["base_model"])
             write_json(folder / "history.json", history)
             write_json(folder / "lab.json", notes)
-        shutil.rmtree(work)
+        checkpoints.remove(output, made_from)
     processes.wait_for_everyone()
     return {"history": history, "adapter": Path(output_dir), "seconds": seconds}
 
@@ -132,28 +132,35 @@ def _read(rows: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:
     return rows, {"path": None, "sha256": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows)}
 
 
+def _has_options(val: VisDial | None, config: Config) -> bool:
+    """Whether these dialogs can be ranked; UserError when they cannot, but the best MRR is wanted."""
+    if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
+        return True
+    if val is not None and config.training.save_steps and config.training.metric_for_best_model == "mrr":
+        where = f"rounds of {portable(val.path)} have no options to rank"
+        raise UserError(f"training.metric_for_best_model mrr: {where}; take loss, or other val dialogs")
+    return False
+
+
 def _made_from(config: Config, source: dict, val: VisDial | None, backend: str) -> dict[str, Any]:
     """Everything that losses and weights depend on, flat, so that a difference can be named."""
     elsewhere = {"output_dir", "backend", "report_to", "dataloader_num_workers"}
     folder = resolve(config.model.name)
-    made_from = {
-        f"{section}.{key}": value
-        for section in ("model", "peft", "training")
-        for key, value in config.model_dump()[section].items()
-        if key not in elsewhere
-    }
     there = folder.is_dir()
-    return (
-        made_from
-        | {
-            "model.name": portable(folder) if there else config.model.name,  # adapters travel
-            "base model": sha256(folder) if there else None,
-            "generation.style": config.generation.style,
-            "records": source["sha256"],
-            "val": val and f"{sha256(val.path)[:16]}, {len(val)} dialogs",
-            "backend": backend,
-        }
-    )
+    made_from = {}
+    for name, value in flat(config).items():
+        section, _, key = name.partition(".")
+        if section in ("model", "peft", "training") and key not in elsewhere:
+            made_from[name] = value
+    made_from |= {
+        "model.name": portable(folder) if there else config.model.name,  # adapters travel
+        "base model": sha256(folder) if there else None,
+        "generation.style": config.generation.style,
+        "records": source["sha256"],
+        "val": val and f"{sha256(val.path)[:16]}, {len(val)} dialogs",
+        "backend": backend,
+    }
+    return made_from
 
 
 def _trainer(
@@ -175,28 +182,19 @@ def _trainer(
 
     training = config.training
     watched = bool(val_rows and training.save_steps)
-    ours = {
-        "output_dir",
-        "max_seq_length",
-        "backend",
-        "on_too_long",
-        "num_eval_dialogs",
-        "torch_compile",
-        "negatives",
-        "contrastive_weight",
+    ours = {  # keys that are not TRL's, or not in its words
+        *("output_dir", "max_seq_length", "backend", "on_too_long", "num_eval_dialogs", "torch_compile"),
+        *("negatives", "contrastive_weight", "group_by_length", "early_stopping_patience", "save_steps"),
+        "metric_for_best_model",
     }
-    ours |= {"group_by_length", "early_stopping_patience", "save_steps", "metric_for_best_model"}
     saving: dict[str, Any] = {"save_strategy": "no"}
     if training.save_steps:
         saving = {"save_strategy": "steps", "save_steps": training.save_steps, "save_total_limit": 2}
     if watched:
         metric = training.metric_for_best_model
-        saving |= {
-            "eval_strategy": "steps",
-            "eval_steps": training.save_steps,
-            "load_best_model_at_end": True,
-        }
-        saving |= {"metric_for_best_model": f"eval_{metric}", "greater_is_better": metric == "mrr"}
+        saving |= {"eval_strategy": "steps", "eval_steps": training.save_steps}
+        saving |= {"load_best_model_at_end": True, "metric_for_best_model": f"eval_{metric}"}
+        saving |= {"greater_is_better": metric == "mrr"}
     settings = SFTConfig(
         **training.model_dump(exclude=ours),
         **saving,
@@ -244,7 +242,10 @@ def _collate(
 
 
 def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | None, config: Config) -> None:
-    """Callbacks: progress, sealing checkpoints, validating the last step, MRR beside the loss, stopping."""
+    """Callbacks: progress, sealing checkpoints, validating the last step, MRR beside the loss, stopping.
+
+    val: dialogs to rank; None when the loss alone is watched.
+    """
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Watch(TrainerCallback):
@@ -262,7 +263,7 @@ def _watch(trainer: Any, processor: Any, val: VisDial | None, on_log: OnLog | No
                 control.should_evaluate = True
 
         def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-            if val is not None and all(turn.options for dialog in val for turn in dialog.rounds):
+            if val is not None:
                 metrics["eval_mrr"] = _mrr(trainer, processor, val, config)
                 trainer.log({"eval_mrr": metrics["eval_mrr"]})
 
@@ -323,27 +324,6 @@ def _explained(config: Config, longest: int) -> Iterator[None]:
             f"out of GPU memory: {torch.cuda.max_memory_allocated() / gib:.1f} GiB of {total:.1f} in use "
             f"with {size} dialogs of up to {longest} tokens a step. Change {'; or '.join(advice)}"
         ) from None
-
-
-def _look_once(model: Any, pictures: int) -> None:
-    """A frozen vision tower says the same about a picture in every epoch: keep it, if memory allows."""
-    import torch
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    if pictures * model.config.mm_tokens_per_image * model.config.get_text_config().hidden_size > _REMEMBERED:
-        return
-    look, remembered = model.model.get_image_features, {}
-
-    def look_once(pixel_values: Any, **options: Any) -> Any:
-        keys = [hashlib.sha256(picture.float().cpu().numpy()).digest() for picture in pixel_values]
-        fresh = [place for place, key in enumerate(keys) if key not in remembered]
-        if fresh:
-            with torch.no_grad():
-                features = look(pixel_values[fresh], **options).pooler_output  # [fresh, tokens, width]
-            remembered.update(zip([keys[place] for place in fresh], features, strict=True))
-        return BaseModelOutputWithPooling(pooler_output=torch.stack([remembered[key] for key in keys]))
-
-    model.model.get_image_features = look_once
 
 
 def _save(model: Any, processor: Any, folder: Path, base: str) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.chat import chat_messages, join_reminder
-from visdial_lab.errors import UserError
+from visdial_lab.chat import chat_messages, join_reminder, parts
+from visdial_lab.errors import UserError, naming
 from visdial_lab.files import portable, read_json, read_jsonl, write_jsonl, write_text
 from visdial_lab.teacher import reminders
 from visdial_lab.text_metrics import question_type
-from visdial_lab.visdial import VisDial
+from visdial_lab.visdial import Dialog, VisDial
 
 _FIELDS = {"id": str, "image_id": int, "image": str | None, "source": str, "messages": list}  # of a record
 
@@ -55,14 +55,26 @@ def records(
             recalled = reminders(kinds[dialog.image_id], dialog.caption, turns)
             turns = [(q, join_reminder(text, a)) for text, (q, a) in zip(recalled, turns, strict=True)]
         if turns:
-            messages = chat_messages(turns, dialog.caption, f"dialog {dialog.image_id}: ")
-            yield {
-                "id": f"{dialog.split}-{dialog.image_id}",
-                "image_id": dialog.image_id,
-                "image": None if dialog.image_path is None else portable(dialog.image_path),
-                "source": f"visdial-{dialog.split}",
-                "messages": only_last_learnt(messages) if rounds in ("last", "random") else messages,
-            }
+            last_only, name = rounds in ("last", "random"), f"{dialog.split}-{dialog.image_id}"
+            yield record(dialog, name, f"visdial-{dialog.split}", turns, last_only)
+
+
+def record(
+    dialog: Dialog, name: str, source: str, turns: list[tuple[str, str]], last_only: bool
+) -> dict[str, Any]:
+    """A record of these (question, answer) pairs about a dialog's picture; last_only: one answer is learnt.
+
+    Raises UserError for empty texts.
+    """
+    with naming(f"dialog {dialog.image_id}"):
+        messages = chat_messages(turns, dialog.caption)
+    return {
+        "id": name,
+        "image_id": dialog.image_id,
+        "image": None if dialog.image_path is None else portable(dialog.image_path),
+        "source": source,
+        "messages": only_last_learnt(messages) if last_only else messages,
+    }
 
 
 def scene_kinds(visdial: VisDial) -> dict[int, list[str]]:
@@ -161,15 +173,14 @@ def _problem(row: Any) -> str | None:
             return f"{where}.role should be {role!r}"
         if message.get("weight") not in (None, 0, 1) or (role == "user" and message.get("weight") == 1):
             return f"{where}.weight should be 0 (not learnt) or 1, and stand at an answer"
-        content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        content = parts({"content": message.get("content")})
+        if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
             return f"{where}.content should be text or a list of parts"
-        kinds = [part.get("type") for part in parts]
+        kinds = [part.get("type") for part in content]
         if kinds != ["text"] and (kinds != ["image", "text"] or place > 0):
             hint = "expected ['text'] (the first turn may hold ['image', 'text'])"
             return f"{where}.content holds {kinds}, {hint}"
-        if not isinstance(parts[-1].get("text"), str) or not parts[-1]["text"].strip():
+        if not isinstance(content[-1].get("text"), str) or not content[-1]["text"].strip():
             return f"{where}.content has no text"
     if all(message.get("weight") == 0 for message in row["messages"][1::2]):
         return "every answer has weight 0: nothing would be learnt"

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
 from visdial_lab.decoding import check_length, cut, generate, read, read_on
-from visdial_lab.errors import UserError, naming, shown
+from visdial_lab.errors import OnBad, UserError, naming, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import answer_style, evaluating, load_model, sees
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.visdial import Dialog, without_history
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OnBad = Callable[[int, UserError], None]
 Turns = Sequence[tuple[str, str | None]]  # (question, answer) pairs, the last answer None: to be given
-Conversation = tuple[str, Turns, str | None, Any]  # where (for messages), turns, caption, picture
+Conversation = tuple[str, Turns, str | None, Any]  # its place (for messages), turns, caption, picture
 
 _NEW_TOKENS = 32  # the longest answer, unless told otherwise
 _REMINDER_TOKENS = 96  # room for a reminder beside it
@@ -90,7 +90,7 @@ def answer_file(
     batch_size: int = 16,
     resume: bool = True,
     skip_bad: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
     style: str | None = None,
     **decoding: Any,
 ) -> tuple[int, list[str]]:
@@ -188,28 +188,30 @@ def answer_entries(
         entry = {"image": None, "caption": None, "image_id": place, "source": "batch"} | entries[place]
         with naming(f"[{place}]"):
             turns, picture = parse_conversation(entry["conversation"]), chat.record_image(entry)
-            return f"[{place}]: ", turns, entry["caption"], picture
+            return f"[{place}]", turns, entry["caption"], picture
 
-    def answered(places: Sequence[int]) -> dict[int, str]:
+    def answered(places: list[int]) -> dict[int, str]:
         conversations = [conversation(place) for place in places]
         texts = _reply(model, processor, conversations, style, seed=seed + start, **decoding)
         return {place: said[-1] for place, said in zip(places, texts, strict=True)}
 
     places = list(entries)
     for start in range(0, len(places), batch_size):
-        chosen, bad = places[start : start + batch_size], {}
-        try:
-            texts = answered(chosen)
-        except UserError:  # somewhere in this batch: then one by one
-            texts = {}
-            for place in chosen:
-                try:
-                    texts |= answered([place])
-                except UserError as error:
-                    bad[place] = error
-        yield from texts.items()
+        bad: dict[int, UserError] = {}
+        yield from together(places[start : start + batch_size], answered, bad.__setitem__).items()
         for place, error in bad.items():
             _report(place, error, on_bad)
+
+
+def together(numbers: list[int], work: Callable[[list[int]], dict], on_bad: OnBad) -> dict:
+    """work(numbers), {number: result}; one by one when one of them is at fault, of which on_bad is told."""
+    try:
+        return work(numbers)
+    except UserError as error:
+        if len(numbers) == 1:
+            on_bad(numbers[0], error)
+            return {}
+    return {n: found for one in numbers for n, found in together([one], work, on_bad).items()}
 
 
 def answer_dialogs(
@@ -221,7 +223,7 @@ def answer_dialogs(
     history: bool = True,
     batch_size: int = 2,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
     style: str = "plain",
     **decoding: Any,
 ) -> list[list[str]]:
@@ -237,7 +239,7 @@ def answer_dialogs(
         turns = [(turn.question, turn.answer) for turn in dialog.rounds]
         turns[-1] = (turns[-1][0], None)
         picture = chat.input_image(processor, dialog, blank_image)
-        return f"dialog {dialog.image_id}: ", turns, dialog.caption, picture
+        return f"dialog {dialog.image_id}", turns, dialog.caption, picture
 
     decoding |= {"every_round": True, "max_new_tokens": max_new_tokens}
     answers: list[list[str]] = []
@@ -271,10 +273,12 @@ def _reply(
         return texts if every_round else [own[-1:] for own in texts]
     tokenizer = chat.tokenizer_of(processor)
     examples, rows, prompts, counts = [], [], [], []
-    for row, (where, turns, caption, picture) in enumerate(conversations):
-        examples.append(_encode(processor, where, chat.chat_messages(turns, caption, where), picture))
-        ids = examples[-1]["input_ids"].tolist()
-        check_length(model, where, len(ids), max_new_tokens)
+    for row, (place, turns, caption, picture) in enumerate(conversations):
+        with naming(place):
+            messages = chat.chat_messages(turns, caption)
+            examples.append(chat.encode(processor, messages, picture, add_generation_prompt=True))
+            ids = examples[-1]["input_ids"].tolist()
+            check_length(model, len(ids), max_new_tokens)
         ends = chat.answer_starts(tokenizer, ids)[0 if every_round else -1 :]
         rows += [row] * len(ends)
         prompts += [ids[:end] for end in ends]
@@ -285,13 +289,6 @@ def _reply(
         past = cut(found, rows, lengths, lengths)
         said = iter(generate(model, processor, prompts, past, max_new_tokens, **decoding))
     return [[next(said) for _ in range(count)] for count in counts]
-
-
-def _encode(processor: Any, where: str, messages: list[dict], picture: Any) -> dict[str, Any]:
-    try:
-        return chat.encode(processor, messages, picture, add_generation_prompt=True)
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
 
 
 def _recall_and_reply(
@@ -319,21 +316,20 @@ def _recall_and_reply(
         left = [place for place, row in enumerate(going) if number < len(conversations[row][1])]
         going, lengths = [going[place] for place in left], [lengths[place] for place in left]
         past = [(keys[left], values[left]) for keys, values in past]
-        messages, prompts = [], []
+        examples, prompts = [], []
         for row in going:
-            where, turns, caption, _ = conversations[row]
+            place, turns, caption, picture = conversations[row]
             own = [chat.said_fields(text).get("reminder") for text in said[row]]
             asked = [*chat.with_reminders(turns[:number], own), (turns[number][0], None)]
-            messages.append(chat.chat_messages(asked, caption, where))
-            prompts.append(chat.prompt_ids(processor, messages[-1]))
-            check_length(model, where, len(prompts[-1]), room)
+            with naming(place):
+                messages = chat.chat_messages(asked, caption)
+                prompts.append(chat.prompt_ids(processor, messages))
+                check_length(model, len(prompts[-1]), room)
+                if number == 0:
+                    examples.append(chat.encode(processor, messages, picture, add_generation_prompt=True))
         with evaluating(model), torch.inference_mode():
             if number == 0:
-                batch = [
-                    _encode(processor, where, own, picture)
-                    for own, (where, *_, picture) in zip(messages, conversations, strict=True)
-                ]
-                found, known = read(model, chat.pad(processor, batch)), 0
+                found, known = read(model, chat.pad(processor, examples)), 0
             else:
                 known = past[0][0].shape[2]
                 chunks = [ids[length:] for ids, length in zip(prompts, lengths, strict=True)]

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from visdial_lab import __version__
-from visdial_lab.course import model_fingerprint
 from visdial_lab.errors import UserError, differences
-from visdial_lab.files import read_json, resolve, write_text
+from visdial_lab.files import model_fingerprint, read_json, resolve, write_text
 
 _SYNC_SECONDS = 5  # how much work a power cut may cost; a killed process loses nothing
 
@@ -70,7 +69,7 @@ def read(output: Path, made_from: dict, keys: Collection | None = None, resume: 
         if changes or not known:
             raise UserError(
                 f"{path} holds unfinished work made from something else: "
-                f"{'; '.join(changes) or 'another input file'}.\n"
+                f"{changes or 'another input file'}.\n"
                 "Give the options it was begun with, or another output file, or --no-resume to begin anew"
             )
         found |= known

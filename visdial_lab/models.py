@@ -72,7 +72,7 @@ def load_model(
     device = device or pick_device()
     adapted = base != folder
     if adapted and load_in_4bit is None and (folder / "lab.json").is_file():
-        load_in_4bit = _entry(folder / "lab.json", "config", "model", "load_in_4bit")
+        load_in_4bit = _needed(folder / "lab.json", "config", "model", "load_in_4bit")
     model = _load_base(base, bool(load_in_4bit), device, dtype)
     processor = load_processor(folder)
     merge = device == "cpu" if merge is None else merge
@@ -116,9 +116,7 @@ def answer_style(model_path: str | Path, asked: str | None = None) -> str:
     """
     for name, *keys in (("lab.json",), ("export.json", "adapter")):
         if asked is None and (resolve(model_path) / name).is_file():
-            asked = read_json(resolve(model_path) / name, "model's notes")
-            for key in (*keys, "config", "generation", "style"):
-                asked = asked.get(key) if isinstance(asked, dict) else None
+            asked = _entry(resolve(model_path) / name, *keys, "config", "generation", "style")
     if asked not in (None, "plain", "reminder"):
         raise UserError(f"style should be plain or reminder, is {shown(asked)}")
     return asked or "plain"
@@ -130,6 +128,11 @@ def sees(path_or_name: str | Path) -> bool:
     Raises UserError as `load_model` does for a folder that holds no Gemma-3.
     """
     return _kind(base_of(_locate(path_or_name))) == "gemma3"
+
+
+def without_wrapper(model: Any) -> Any:
+    """The model itself, whether PEFT has wrapped it or not."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextlib.contextmanager
@@ -206,15 +209,20 @@ def base_of(path_or_name: Path | str) -> Path | str:
     if not _is_adapter(folder):
         return folder
     with naming(f"adapter {folder}, base model"):
-        return _locate(_entry(folder / "adapter_config.json", "base_model_name_or_path"))
+        return _locate(_needed(folder / "adapter_config.json", "base_model_name_or_path"))
 
 
 def _entry(path: Path, *keys: str) -> Any:
-    """One entry of a JSON file of a model folder, or a UserError that names what is missing."""
+    """One entry of a JSON file of a model folder; None when it has no such."""
     value = read_json(path, "model description")
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    if value is None:
+    return value
+
+
+def _needed(path: Path, *keys: str) -> Any:
+    """The same, or a UserError that names what is missing."""
+    if (value := _entry(path, *keys)) is None:
         raise UserError(f"{path}: {'.'.join(keys)} is missing; is this a model folder?")
     return value
 
@@ -237,7 +245,7 @@ def _kind(folder: Path | str) -> str:
 
         kind = _guarded(folder, transformers.AutoConfig.from_pretrained, folder).model_type
     elif (folder / "config.json").is_file():
-        kind = _entry(folder / "config.json", "model_type")
+        kind = _needed(folder / "config.json", "model_type")
     else:
         raise UserError(f"{folder} holds no model: config.json is missing")
     if kind not in _FAMILIES:

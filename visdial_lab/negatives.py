@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from visdial_lab.chat import message_text
 from visdial_lab.errors import UserError
 
 _LISTED, _SIMILAR, _POPULAR = 99, 50, 30  # wrong answers of a list; the rest are random
@@ -104,10 +105,7 @@ class WrongAnswers:
 
 def _turns(record: dict) -> list[tuple[str, str, Any]]:
     """(question, answer, weight) of each round; the caption before the first question is left out."""
-    texts = [
-        message["content"] if isinstance(message["content"], str) else message["content"][-1]["text"]
-        for message in record["messages"]
-    ]
+    texts = [message_text(message) for message in record["messages"]]
     asked = [text.rpartition("\n")[2].strip(" ?").lower() for text in texts[::2]]
     weights = [message.get("weight") for message in record["messages"][1::2]]
     return list(zip(asked, texts[1::2], weights, strict=True))

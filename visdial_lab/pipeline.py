@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from visdial_lab.backends import check_device
-from visdial_lab.config import Config, config_to_yaml, load_config
+from visdial_lab.config import Config, config_to_yaml, flat, load_config
 from visdial_lab.course import manifest_holds
-from visdial_lab.errors import UserError, WorkFailed, shown
-from visdial_lab.files import atomic_path, course_root, portable, read_json, write_text
+from visdial_lab.errors import UserError, WorkFailed, differences, shown
+from visdial_lab.files import atomic_path, course_root, only_one, portable, read_json, write_text
+from visdial_lab.progress import Progress, quiet
+from visdial_lab.report import write_report
 
 STEPS = {  # what can be skipped → the notebook's number and the files that later steps need of it
     "exploration": ("01", ()),
@@ -45,7 +45,7 @@ def run_pipeline(
     output: str | Path | None = None,
     resume: bool = True,
     skip: Sequence[str] = (),
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = quiet,
 ) -> Path:
     """Run the notebooks that are not done yet into `output`, then write the report; returns its path.
 
@@ -82,8 +82,6 @@ def run_pipeline(
             done += cells
         if "evaluation" in skip and not (run / "metrics.json").is_file():
             return run
-        from visdial_lab.report import write_report
-
         return write_report(run)
 
 
@@ -117,34 +115,17 @@ def _check_folder(run: Path, config: Config, resume: bool) -> None:
         raise UserError(f"--output {run} holds other files ({strangers[0]}); name a new folder")
     if resume and "config.yaml" in names:
         before = load_config(run / "config.yaml")
-        for difference in _differences(before.model_dump(), config.model_dump()):
+        if changes := differences(flat(before), flat(config)):
             raise UserError(
-                f"--output {run} holds a run of another configuration ({difference}); "
+                f"--output {run} holds a run of another configuration ({changes}); "
                 "choose another folder, or begin anew with --no-resume"
             )
 
 
-def _differences(before: dict, now: dict) -> Iterator[str]:
-    """Every key whose value differs, as "training.max_steps was -1, is 20"."""
-    for key, value in now.items():
-        if isinstance(value, dict):
-            yield from (f"{key}.{line}" for line in _differences(before[key], value))
-        elif value != before[key]:
-            yield f"{key} was {shown(before[key])}, is {shown(value)}"
-
-
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Keep a second pipeline out of the folder (the lock goes with the process, however it ends), and remove
-    what a killed one left under temporary names."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run / ".lock").acquire(blocking=False)
-    except Timeout:
-        raise UserError(f"another pipeline is at work in {run}; wait for it or choose a folder") from None
-    except OSError as error:
-        raise UserError(f"cannot write into the run folder {run}: {error.strerror}") from None
-    with lock:
+    """Keep a second pipeline out of the folder, and remove what a killed one left under temporary names."""
+    with only_one(run / ".lock", f"another pipeline is at work in {run}"):
         _remove([*run.glob(".*.tmp-*"), *run.glob("notebooks/.*.tmp-*")])
         yield
 

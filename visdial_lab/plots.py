@@ -33,8 +33,13 @@ OTHER_RUN = (FAINT, "")
 METRICS = {"mrr": "MRR", "ndcg": "NDCG", "r@1": "R@1", "r@5": "R@5", "r@10": "R@10", "mean": "mean rank"}
 
 
-def _axes(width: float, height: float, *titles: str, rows: int = 1, **options: Any) -> tuple["Figure", list]:
-    """A figure of width by height inches with a quiet panel for each title, side by side or in rows."""
+def new_figure(
+    width: float, height: float, *titles: str, rows: int = 1, **options: Any
+) -> tuple["Figure", list]:
+    """A figure of width by height inches with a quiet panel for each title, side by side or in rows.
+
+    options: as for matplotlib's `subplots`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
@@ -55,7 +60,7 @@ def counts(values: Mapping[str, float], title: str = "", axes: Any = None) -> "F
     axes: draw there instead of in a figure of its own.
     """
     if axes is None:
-        _, (axes,) = _axes(6.4, 0.5 + 0.27 * len(values), title)
+        _, (axes,) = new_figure(6.4, 0.5 + 0.27 * len(values), title)
     whole = all(isinstance(value, int) for value in values.values())
     bars = axes.barh(list(values), list(values.values()), color=ACCENT, height=0.72)
     axes.bar_label(bars, fmt="{:,.0f}" if whole else "{:.1%}", padding=3, fontsize=8.5)
@@ -88,7 +93,7 @@ def word_counts(texts: Mapping[str, Sequence[str]]) -> "Figure":
     """Histograms of how many words texts have, on one scale. texts: {name: texts}, up to three names."""
     words = {name: [len(text.split()) for text in own] for name, own in texts.items()}
     titles = [f"{name}: {np.mean(values):.1f} on average" for name, values in words.items()]
-    figure, panels = _axes(2.8 * len(words), 2.4, *titles, sharex=True)
+    figure, panels = new_figure(2.8 * len(words), 2.4, *titles, sharex=True)
     edges = np.arange(0.5, max(map(max, words.values())) + 1)
     for axes, values, color in zip(panels, words.values(), (FAINT, ACCENT, GREEN), strict=False):
         axes.hist(values, bins=edges, weights=np.full(len(values), 1 / len(values)), color=color, rwidth=0.86)
@@ -103,7 +108,7 @@ def answer_popularity(dialogs: Iterable[Dialog], top: int = 14) -> "Figure":
     shares = {answer: count / tally.total() for answer, count in tally.most_common()}
     different = len(shares)
     titles = f"commonest of {different:,} different answers", "share of all answers that they cover"
-    figure, (left, right) = _axes(8.4, 3.4, *titles)
+    figure, (left, right) = new_figure(8.4, 3.4, *titles)
     counts(dict(itertools.islice(shares.items(), top)), axes=left)
     right.plot(np.cumsum([0, *shares.values()]), color=ACCENT, lw=2)
     right.set_xscale("symlog", linthresh=1)
@@ -121,7 +126,7 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> "Figure":
     logarithmic: the first steps' cliff would hide all that comes after it. With `training.negatives` that
     part is its "answer_loss", and "contrastive_loss" is drawn beside it.
     """
-    figure, (axes,) = _axes(6.8, 3.0, "")
+    figure, (axes,) = new_figure(6.8, 3.0, "")
     history = [row | {"loss": row["answer_loss"]} if "answer_loss" in row else row for row in history]
     kinds = ("loss", "training", "o-", ACCENT), ("eval_loss", "validation", "s--", ORANGE)
     for key, label, style, color in (*kinds, ("contrastive_loss", "contrastive, a round", "^:", GREEN)):
@@ -150,7 +155,7 @@ def sweeps(runs: Mapping[str, Mapping[str, Any]], own: Mapping[str, str], key: s
     the runs that differ from the profile in their seed alone. What falls below three quarters of the profile
     would flatten all else: it stands at the bottom with its number.
     """
-    figure, panels = _axes(8.6, 2.6 * -(-len(own) // 2), *own, rows=-(-len(own) // 2), sharey=True)
+    figure, panels = new_figure(8.6, 2.6 * -(-len(own) // 2), *own, rows=-(-len(own) // 2), sharey=True)
     middle = runs["profile"]["metrics"][key]
     seeds = [run["metrics"][key] for run in runs.values() if run["sweep"] == "seed"]
     for axes, (sweep, value) in zip(panels, own.items(), strict=False):
@@ -198,7 +203,7 @@ def metric_bars(runs: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """
     names = [name for name in runs if name != "oracle"]
     colors = [RUNS.get(name, OTHER_RUN)[0] for name in names]
-    figure, panels = _axes(8.4, 0.9 + 0.36 * len(names), "MRR", "NDCG", sharey=True)
+    figure, panels = new_figure(8.4, 0.9 + 0.36 * len(names), "MRR", "NDCG", sharey=True)
     for axes, key in zip(panels, ("mrr", "ndcg"), strict=True):
         values = np.array([runs[name]["metrics"].get(key, np.nan) for name in names])
         ends = [runs[name].get("intervals", {}).get(key, [np.nan] * 2) for name in names]
@@ -222,7 +227,7 @@ def rank_histogram(ranks: Mapping[str, Sequence[int]]) -> "Figure":
     """
     edges = (1, 2, 3, 4, 6, 11, 21, 51, 101)
     names = [f"{a}" if b == a + 1 else f"{a}–{b - 1}" for a, b in itertools.pairwise(edges)]
-    figure, (axes,) = _axes(7.6, 3.0, "")
+    figure, (axes,) = new_figure(7.6, 3.0, "")
     width = 0.82 / max(1, len(ranks))
     for place, (name, values) in enumerate(ranks.items()):
         share = np.histogram(values, bins=edges)[0] / len(values)
@@ -242,7 +247,7 @@ def quantisation(weights: np.ndarray, levels: Sequence[float]) -> "Figure":
     """
     levels = np.sort(levels)
     titles = "weights, and the 16 numbers that 4 bits can name", "every weight becomes its nearest level"
-    figure, (left, right) = _axes(8.6, 3.0, *titles)
+    figure, (left, right) = new_figure(8.6, 3.0, *titles)
     left.hist(np.ravel(weights), bins=80, range=(-1, 1), color="#b9cdf3", density=True)
     left.vlines(levels, 0, left.get_ylim()[1], color=ACCENT, lw=1.1)
     left.set(xlabel="weight / largest of its block", yticks=[])
@@ -257,7 +262,7 @@ def quantisation(weights: np.ndarray, levels: Sequence[float]) -> "Figure":
 def matrices(parts: Mapping[str, np.ndarray]) -> "Figure":
     """Matrices side by side as colours (blue below 0, red above), each on a scale of its own."""
     titles = [f"{name}\n{matrix.shape[0]} by {matrix.shape[1]}" for name, matrix in parts.items()]
-    figure, panels = _axes(2.7 * len(parts), 2.9, *titles)
+    figure, panels = new_figure(2.7 * len(parts), 2.9, *titles)
     for axes, matrix in zip(panels, parts.values(), strict=True):
         limit = float(np.abs(matrix).max()) or 1.0
         axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
@@ -268,7 +273,7 @@ def matrices(parts: Mapping[str, np.ndarray]) -> "Figure":
 def pictures(dialogs: Sequence[Dialog], columns: int = 6) -> "Figure":
     """The dialogs' pictures side by side, each with its image id."""
     rows = -(-len(dialogs) // columns)
-    figure, panels = _axes(1.6 * columns, 1.75 * rows, *(str(d.image_id) for d in dialogs), rows=rows)
+    figure, panels = new_figure(1.6 * columns, 1.75 * rows, *(str(d.image_id) for d in dialogs), rows=rows)
     for axes, dialog in itertools.zip_longest(panels, dialogs):
         axes.axis("off")
         if dialog is not None:
@@ -278,7 +283,7 @@ def pictures(dialogs: Sequence[Dialog], columns: int = 6) -> "Figure":
 
 def rank_cdf(ranks: Mapping[str, np.ndarray]) -> "Figure":
     """Share of rounds whose human answer is among the first k of 100, for every k. ranks: {run: from 1}."""
-    figure, (axes,) = _axes(4.7, 3.0, "human answer among the first k")
+    figure, (axes,) = new_figure(4.7, 3.0, "human answer among the first k")
     places = np.arange(1, 101)
     axes.plot(places, places / 100, color=FAINT, lw=1.5, ls="--", label="random")
     for name, values in ranks.items():
@@ -295,7 +300,7 @@ def rank_cdf(ranks: Mapping[str, np.ndarray]) -> "Figure":
 
 def agreement(mrr: np.ndarray, ndcg: np.ndarray) -> "Figure":
     """Each dialog as a dot: its MRR against its NDCG, both [dialogs]. Far from the corners, look closer."""
-    figure, (axes,) = _axes(4.7, 3.0, "every dialog: NDCG against MRR")
+    figure, (axes,) = new_figure(4.7, 3.0, "every dialog: NDCG against MRR")
     axes.scatter(mrr, ndcg, s=26, color=ACCENT, alpha=0.4, lw=0)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05), xlabel="MRR", ylabel="NDCG of the annotated round")
     axes.grid(color=GRID, lw=0.8)
@@ -304,7 +309,7 @@ def agreement(mrr: np.ndarray, ndcg: np.ndarray) -> "Figure":
 
 def round_curves(rounds: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """MRR and R@1 along the dialog, with intervals. rounds: {"1": {"metrics", "intervals"}, "2": …}."""
-    figure, (axes,) = _axes(4.7, 3.0, "round by round")
+    figure, (axes,) = new_figure(4.7, 3.0, "round by round")
     places = [int(place) for place in rounds]
     for key, color in (("mrr", ACCENT), ("r@1", ORANGE)):
         low, high = zip(*(part["intervals"][key] for part in rounds.values()), strict=True)
@@ -317,12 +322,12 @@ def round_curves(rounds: Mapping[str, Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def confusion(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
+def confusion(tally: Mapping[str, Mapping[str, int]]) -> "Figure":
     """What people said (rows) against what ranked first (columns), as counts on shades."""
-    rows, columns = list(counts), list(next(iter(counts.values())))
-    table = np.array([[counts[row][column] for column in columns] for row in rows])
+    rows, columns = list(tally), list(next(iter(tally.values())))
+    table = np.array([[tally[row][column] for column in columns] for row in rows])
     share = table / np.maximum(1, table.sum(axis=1, keepdims=True))
-    figure, (axes,) = _axes(4.7, 3.0, "yes or no: what ranked first")
+    figure, (axes,) = new_figure(4.7, 3.0, "yes or no: what ranked first")
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
     for (i, j), count in np.ndenumerate(table):
         color = "white" if share[i, j] > 0.65 else INK

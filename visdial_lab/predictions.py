@@ -1,7 +1,6 @@
 """From scores to ranks, and the job behind `visdial-lab rank`: it survives a kill, several GPUs share it."""
 
 import datetime
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ import numpy as np
 
 from visdial_lab import journal
 from visdial_lab.chat import said_fields
-from visdial_lab.errors import UserError
-from visdial_lab.files import write_text
+from visdial_lab.errors import OnBad, UserError, WorkFailed
+from visdial_lab.files import write_json
 from visdial_lab.metrics import ranks_from_scores
 from visdial_lab.models import sees
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.visdial import Dialog
 
 
@@ -71,36 +71,41 @@ def _meet(count: int, value: Any) -> list:
     try:
         torch.distributed.all_gather_object(values, value)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise WorkFailed(
             "another process has failed, or was an hour late; what is finished is kept, and the same command "
             f"goes on there ({str(error)[:80]} …)"
         ) from error
     return values
 
 
-def check_pictures(model_path: str | Path, dialogs: Sequence[Dialog], image_dir: Path | None) -> None:
+def check_pictures(
+    model_path: str | Path, dialogs: Sequence[Dialog], image_dir: Path | None, blank_image: bool = False
+) -> None:
     """Find out before the model is loaded when it and the pictures cannot come together. Raises UserError."""
     if not sees(model_path):
         if image_dir is not None:
             raise UserError("this model reads text only and ranks without pictures; leave --image-dir out")
     elif image_dir is not None and not image_dir.is_dir():
         raise UserError(f"--image-dir {image_dir} is not a folder")
-    elif dialogs and all(dialog.image_path is None for dialog in dialogs):
+    elif not blank_image and dialogs and all(dialog.image_path is None for dialog in dialogs):
         where = image_dir or "the folder of the dialogs file"
-        raise UserError(f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where")
+        raise UserError(
+            f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where, "
+            "--blank-image ranks without them"
+        )
 
 
 def rank_dialogs(
     dialogs: Sequence[Dialog],
     output: Path,
     made_from: dict[str, Any],
-    score: Callable[[list[Dialog], Callable[[int, UserError], None]], Iterable[tuple]],
+    score: Callable[[list[Dialog], OnBad], Iterable[tuple]],
     number: int = 0,
     count: int = 1,
     resume: bool = True,
     skip_bad: bool = False,
     unreadable: Sequence[str] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = quiet,
 ) -> list[str]:
     """Score what no journal holds yet; process 0 of `count` then writes the EvalAI list, in dialog order.
 
@@ -173,4 +178,4 @@ def _merge(
     values = [found[keys[dialog.image_id]] for dialog in ranked]
     scores = [[row and np.array(row) for row in rows] for rows, *_ in values]
     answers = [said for _, *texts in values for said in texts]  # none in plain style
-    write_text(output, json.dumps(predictions(ranked, scores, answers or None)) + "\n")
+    write_json(output, predictions(ranked, scores, answers or None), indent=None)

@@ -5,6 +5,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+Progress = Callable[..., None]  # progress(done, total, note=""), called by whatever takes long as it goes on
+
+
+def quiet(*_: Any) -> None:
+    """The Progress of a caller who wants to hear nothing."""
 
 
 def say(text: str) -> None:
@@ -13,13 +20,13 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[..., None]]:
-    """Give update(done, total, note=""), to be called as the work goes on.
+def progress(what: str) -> Iterator[Progress]:
+    """Give a Progress that shows how far the work is.
 
     Of several processes (torchrun, accelerate launch) the first one speaks for all.
     """
     if os.environ.get("RANK", "0") != "0":
-        yield lambda *_: None
+        yield quiet
         return
     if not sys.stderr.isatty():
         yield _line_by_line(what)
@@ -35,7 +42,7 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
 
 
-def _line_by_line(what: str) -> Callable[..., None]:
+def _line_by_line(what: str) -> Progress:
     """An update that speaks when the note changes, when all is done, and otherwise every ten seconds."""
     began, told_at, told = time.monotonic(), 0.0, (-1, None)
     first: tuple[int, float] | None = None  # where this run began: an earlier one may have done a part

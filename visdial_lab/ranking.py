@@ -18,16 +18,16 @@ import numpy as np
 
 from visdial_lab.chat import pad
 from visdial_lab.decoder import KeysValues, check_config, pieces, run_layers
-from visdial_lab.errors import UserError
+from visdial_lab.errors import OnBad, UserError
 from visdial_lab.forest import Forest, Known, Rows, grow, lay_out
-from visdial_lab.models import evaluating
+from visdial_lab.models import evaluating, without_wrapper
+from visdial_lab.progress import Progress, quiet
 from visdial_lab.visdial import Dialog
 
 if TYPE_CHECKING:
     import torch
 
-Scores = list[np.ndarray | None]  # of one dialog: float64 [options] for each round, None without options
-OnBad = Callable[[int, UserError], None]
+DialogScores = list[np.ndarray | None]  # float64 [options] for each round, None without options
 
 _LOGITS = 2**26  # numbers in one piece of the table of logits: 256 MB in float32
 _ENOUGH = {"cpu": 512, "cuda": 2**15}  # tokens in a forward pass beyond which it only costs more memory
@@ -42,18 +42,17 @@ def score_dialogs(
     processor: Any,
     dialogs: Sequence[Dialog],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = quiet,
     **options: Any,
-) -> list[Scores]:
+) -> list[DialogScores]:
     """All dialogs' scores in order, with the options of `iter_scores`; [] for a dialog that was skipped.
 
     progress(done, total) is called after each dialog.
     """
-    scores: list[Scores] = [[] for _ in range(len(dialogs))]
+    scores: list[DialogScores] = [[] for _ in range(len(dialogs))]
     for done, (number, found) in enumerate(iter_scores(model, processor, dialogs, **options), 1):
         scores[number] = found
-        if progress is not None:
-            progress(done, len(dialogs))
+        progress(done, len(dialogs))
     return scores
 
 
@@ -68,7 +67,7 @@ def iter_scores(
     memory_gb: float | None = None,
     on_bad: OnBad | None = None,
     said: Sequence[Sequence[str]] | None = None,
-) -> Iterator[tuple[int, Scores]]:
+) -> Iterator[tuple[int, DialogScores]]:
     """Yield (number of a dialog, its scores) for one after the other, as soon as they are there.
 
     said: of a model in reminder style, what it says in each round (`inference.answer_dialogs`). A candidate
@@ -90,7 +89,7 @@ def iter_scores(
     running: list[_Running] = []
     bad: list[tuple[int, UserError]] = []
 
-    def finish(leave: int = 0) -> Iterator[tuple[int, Scores]]:
+    def finish(leave: int = 0) -> Iterator[tuple[int, DialogScores]]:
         while len(running) > leave:
             batch, collect = running.pop(0)
             for (number, forest), nodes in zip(batch, collect(), strict=True):
@@ -141,12 +140,12 @@ def _batches(
         yield batch
 
 
-def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised: bool) -> Scores:
+def _scores(dialog: Dialog, forest: Forest, nodes: np.ndarray, length_normalised: bool) -> DialogScores:
     """Node log-probabilities summed along each candidate's path, by round."""
     summed = nodes[forest.paths].sum(axis=1)
     if length_normalised:
         summed /= forest.lengths
-    scores: Scores = [None] * len(dialog.rounds)
+    scores: DialogScores = [None] * len(dialog.rounds)
     start = 0
     for place in forest.places:
         row = summed[start : (start := start + len(dialog.rounds[place].options))]
@@ -296,7 +295,7 @@ def _read(
     """
     import torch
 
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PEFT wrapper
+    causal = without_wrapper(model)
     piece, head = pieces(fast), causal.get_output_embeddings()
     trunk, kept = _read_trunks(causal, pad(processor, [forest.trunk for forest in forests]), piece)
     rows = lay_out(forests, trunk.shape[1], _ROW[causal.device.type])

@@ -7,25 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from visdial_lab.forest import Forest, lay_out, visible
-from visdial_lab.plots import ACCENT, GREEN, GRID, INK, ORANGE, OTHER_RUN, RUNS
+from visdial_lab.plots import ACCENT, GREEN, GRID, INK, ORANGE, OTHER_RUN, RUNS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def _figure(width: float, height: float, **options: Any) -> tuple["Figure", list]:
-    """A white figure of width by height inches and its panels, side by side, without axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
-    panels = list(figure.subplots(1, **{"squeeze": False} | options).flat)
-    for axes in panels:
-        axes.axis("off")
-    return figure, panels
-
-
-def _title(axes: Any, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=10, color=INK)
 
 
 # --- candidates as trees behind one trunk
@@ -38,7 +23,10 @@ def ranking_tree(forest: Forest, texts: Sequence[str]) -> "Figure":
     are the tokens that the model reads behind the trunk, columns what they may see. For some ten of them.
     """
     texts = [text.replace("▁", "").replace("<end_of_turn>", "■") for text in texts]
-    figure, (left, right) = _figure(10, 5, ncols=2, width_ratios=(1.2, 1))
+    titles = "the trunk is read once; candidates are branches", "who may look at what: row looks at column"
+    figure, (left, right) = new_figure(10, 5, *titles, width_ratios=(1.2, 1))
+    left.axis("off")
+    right.axis("off")
     parts = _trunk_parts(forest)
     _draw_trees(left, forest, texts, parts)
     _draw_mask(right, forest, texts, parts)
@@ -95,7 +83,6 @@ def _draw_trees(axes: Any, forest: Forest, texts: Sequence[str], parts: list) ->
         style = {"color": color, "fontsize": 11} if leaf else {"color": INK, "fontsize": 9, "bbox": ground}
         axes.text(across[node], depth[node], texts[node], ha="center", va="center", **style)
     axes.set(xlim=(-0.9, wide - 0.3), ylim=(max(depth) + 0.45, -0.6))
-    _title(axes, "the trunk is read once; candidates are branches")
 
 
 def _draw_mask(axes: Any, forest: Forest, texts: Sequence[str], parts: list) -> None:
@@ -117,7 +104,6 @@ def _draw_mask(axes: Any, forest: Forest, texts: Sequence[str], parts: list) -> 
         axes.text(-0.7, y, texts[node], ha="right", va="center", fontsize=8.5, color=INK)
     axes.plot([len(parts) - 0.5] * 2, [-0.5, count - 0.5], color=INK, lw=1)
     axes.set(xlim=(-3, len(names) + 1), ylim=(count, -4), aspect="equal")
-    _title(axes, "who may look at what: row looks at column")
 
 
 def _columns(forest: Forest) -> np.ndarray:
@@ -170,12 +156,13 @@ def ndcg_rewards(
     possible = float(relevance[best] @ worth)
     panels = {name: np.argsort(ranks, kind="stable")[:k] for name, ranks in rankings.items()}
     panels["the best order"] = best
-    figure, axes = _figure(3.3 * len(panels), 0.9 + 0.36 * k, ncols=len(panels))
+    gained = {name: float(relevance[order] @ worth) for name, order in panels.items()}
+    titles = [f"{name}: {gain:.2f} / {possible:.2f} = {gain / possible:.2f}" for name, gain in gained.items()]
+    titles[-1] = f"the best order: {possible:.2f}"
+    figure, axes = new_figure(3.3 * len(panels), 0.9 + 0.36 * k, *titles)
     for part, (name, order) in zip(axes, panels.items(), strict=True):
-        gains = relevance[order] * worth
-        part.axis("on")
         part.barh(range(1, k + 1), worth, color=GRID, height=0.74)
-        part.barh(range(1, k + 1), gains, color=RUNS.get(name, OTHER_RUN)[0], height=0.74)
+        part.barh(range(1, k + 1), relevance[order] * worth, color=RUNS.get(name, OTHER_RUN)[0], height=0.74)
         for place, (option, value) in enumerate(zip(order, worth, strict=True), 1):
             label = f"{relevance[option]:g} × {value:.2f}"
             part.text(value + 0.03, place, label, va="center", fontsize=8, color=INK)
@@ -183,8 +170,6 @@ def ndcg_rewards(
         part.set(ylim=(k + 0.6, 0.4), xlim=(0, 1.36), xticks=[])
         part.tick_params(length=0, labelsize=8.5, colors=INK)
         part.spines[:].set_visible(False)
-        share = "" if order is best else f" = {gains.sum() / possible:.2f}"
-        _title(part, f"{name}: {gains.sum():.2f}" + (share and f" / {possible:.2f}{share}"))
     return figure
 
 

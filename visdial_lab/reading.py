@@ -237,7 +237,10 @@ def _agree_on_split(asked: str | None, named: str) -> str:
     """The split's short name. Files say "val2018" or "test2018", and subsets may have names of their own."""
     said = next((name for name in SPLITS if named.startswith(name)), None)
     if said is not None and asked in SPLITS and asked != said:
-        raise UserError(f"split is {shown(named)}, but {asked} was asked for; were two files swapped?")
+        raise UserError(
+            f"split is {shown(named)}, but {asked} was asked for; were two files swapped? (If this is meant: "
+            "as visdial_1.0_NAME.json it is split NAME, which data.train_split and data.val_split may name)"
+        )
     return asked or said or "val"
 
 

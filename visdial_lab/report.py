@@ -1,6 +1,6 @@
 """report.html: what a run did, on one page that needs nothing else. Every number is read from the run.
 
-How the page looks is in templates/report.html and report.css.
+How the page looks is in templates/report.html.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from visdial_lab.config import Config, config_to_yaml, load_config
 from visdial_lab.errors import UserError
 from visdial_lab.files import portable, read_json, resolve, sha256, write_text
 from visdial_lab.views import render
-from visdial_lab.visdial import Dialog, VisDial
+from visdial_lab.visdial import Dialog, VisDial, load_dialogs
 
 _PICTURES = 6  # shown of the training data
 _Rounds = dict[tuple[int, int], Any]  # something for each (image_id, round_id)
@@ -36,9 +36,7 @@ def write_report(run: Path) -> Path:
     losses = [row.get("answer_loss", row["loss"]) for row in history if "loss" in row]
     if not losses:
         raise UserError("history.json holds no loss; run notebook 03 again")
-    data = config.data
-    train = VisDial.load(data.root, data.train_split)[: data.num_train_dialogs]
-    val = VisDial.load(data.root, data.val_split)[: data.num_val_dialogs]
+    train, val = load_dialogs(config), load_dialogs(config, config.data.val_split)
     ranks = {name: _ranks(run, name, val) for name in ("before", "after")}
     answers = {name: _answers(run, name) for name in ranks}
     kinds, follow_ups = _questions(config, train)

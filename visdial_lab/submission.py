@@ -1,15 +1,14 @@
 """EvalAI's format: checking predictions against dialogs, writing submissions, diagnosing those of others."""
 
 import collections
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from visdial_lab.errors import UserError, shown
-from visdial_lab.files import write_text
+from visdial_lab.errors import UserError, listed, shown
+from visdial_lab.files import write_json
 from visdial_lab.visdial import Dialog, Round
 
 Key = tuple[int, int]  # (image_id, round_id)
@@ -22,6 +21,8 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
 
     Raises UserError for what is no such list, an unknown image or round, a round given twice.
     """
+    if isinstance(predictions, dict) and "data" in predictions:
+        raise UserError("this holds dialogs, not predictions; were two files swapped?")
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of {_FORM}, got {shown(predictions)}")
     rounds = {(dialog.image_id, turn.round_id): turn for dialog in dialogs for turn in dialog.rounds}
@@ -34,8 +35,8 @@ def matched(predictions: Any, dialogs: Sequence[Dialog]) -> Iterator[tuple[str, 
         image_id, round_id = key = entry["image_id"], entry["round_id"]
         if image_id not in images:
             rest = {other["image_id"] for other in predictions[n:] if not _malformed(other)} - images
-            listed = f" ({len(rest)} such: {_listing(rest)})" if len(rest) > 1 else ""
-            raise UserError(f"{place}.image_id {shown(image_id)} is in none of the dialogs{listed}")
+            all_such = f" ({len(rest)} such: {listed(map(shown, rest), 8)})" if len(rest) > 1 else ""
+            raise UserError(f"{place}.image_id {shown(image_id)} is in none of the dialogs{all_such}")
         if key not in rounds:
             lacks = f"image {image_id} has no round {shown(round_id)}; the first is 1"
             raise UserError(f"{place}.round_id: {lacks}")
@@ -93,7 +94,7 @@ def write_submission(
     ]
     if problems := check_submission(entries, dialogs, allow_partial):
         raise UserError(f"no submission written: {problems[0]}")
-    write_text(path, json.dumps(entries))
+    write_json(path, entries, indent=None)
     return len(entries)
 
 
@@ -149,7 +150,7 @@ def _check_keys(keys: list[Key], dialogs: Sequence[Dialog] | None, allow_partial
             hint = "; only last rounds are here, as test wants it, but val wants all"
     missing = set() if allow_partial else wanted - given
     if unknown:
-        yield f"{len(unknown):,} unknown images, in none of the dialogs: {_listing(unknown)}"
+        yield f"{len(unknown):,} unknown images, in none of the dialogs: {listed(unknown, 8)}"
     for says, which in (
         ("is there more than once", {key for key, times in collections.Counter(keys).items() if times > 1}),
         ("is not the last of its dialog; test takes no other", early),
@@ -221,8 +222,3 @@ def _no_ranks(ranks: Any, count: int, shift: int = 0) -> str | None:
 
 def _wanted(dialogs: Iterable[Dialog]) -> dict[Key, Round]:
     return {(dialog.image_id, t.round_id): t for dialog in dialogs for t in dialog.rounds if t.options}
-
-
-def _listing(ids: Iterable[Any]) -> str:
-    ids = list(ids)
-    return ", ".join(map(shown, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-from visdial_lab.chat import OPEN, takes_images, token_count
+from visdial_lab.chat import OPEN, message_text, takes_images, token_count
 from visdial_lab.config import Training
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
 from visdial_lab.progress import say
 
 
-def fitting(processor: Any, rows: list[dict], training: Training, name: str) -> tuple[list[dict], list[int]]:
+def fitting(
+    processor: Any, records: list[dict], training: Training, name: str
+) -> tuple[list[dict], list[int]]:
     """The records that are trained on, and the length of each in tokens, picture included.
 
     A record above `training.max_seq_length` is refused, loses its last rounds, or is left out, as
@@ -18,64 +20,63 @@ def fitting(processor: Any, rows: list[dict], training: Training, name: str) -> 
     Raises UserError naming records without a picture, pictures that are missing, and what is too long.
     """
     if takes_images(processor):
-        _check_pictures(rows, name)
+        _check_pictures(records, name)
     kept, lengths, cut, first = [], [], 0, ""
     limit = training.max_seq_length
-    for row in rows:
-        length = token_count(processor, row["messages"])
+    for record in records:
+        length = token_count(processor, record["messages"])
         if length > limit:
-            cut, first = cut + 1, first or f"{row['id']} has {length} tokens"
-            row, length = (
-                _cut(processor, row, limit) if training.on_too_long == "drop_rounds" else (row, length)
-            )
+            cut, first = cut + 1, first or f"{record['id']} has {length} tokens"
+            if training.on_too_long == "drop_rounds":
+                record, length = _cut(processor, record, limit)
         if length <= limit:
-            kept.append(row)
+            kept.append(record)
             lengths.append(length)
     if cut and training.on_too_long == "refuse":
         raise UserError(
-            f"{name}: {first}, training.max_seq_length is {limit} ({cut} of {len(rows)} records are longer)\n"
+            f"{name}: {first}, training.max_seq_length is {limit} "
+            f"({cut} of {len(records)} records are longer)\n"
             "raise it, use fewer rounds, or set training.on_too_long to drop_rounds or skip"
         )
     if cut:
-        gone = len(rows) - len(kept)
-        say(f"{name}: {cut} of {len(rows)} were above {limit} tokens: {cut - gone} cut, {gone} left out")
+        gone = len(records) - len(kept)
+        say(f"{name}: {cut} of {len(records)} were above {limit} tokens: {cut - gone} cut, {gone} left out")
     if not kept:
         raise UserError(f"{name}: nothing is left to train on: {first}, training.max_seq_length is {limit}")
     return kept, lengths
 
 
-def check_style(rows: list[dict], style: str) -> None:
+def check_style(records: list[dict], style: str) -> None:
     """Raise UserError when the records are in another style than the adapter will say of itself."""
-    for row in rows:
-        answers = (message["content"] for message in row["messages"][1::2])
-        texts = (answer if isinstance(answer, str) else answer[-1]["text"] for answer in answers)
-        if style == "plain" and any(text.startswith(OPEN) for text in texts):
+    for record in records:
+        answers = map(message_text, record["messages"][1::2])
+        if style == "plain" and any(answer.startswith(OPEN) for answer in answers):
             raise UserError(
-                f"{row['id']} holds reminders: train with generation.style reminder (--style reminder), "
+                f"{record['id']} holds reminders: train with generation.style reminder (--style reminder), "
                 "so that the adapter is asked to write them"
             )
 
 
-def _cut(processor: Any, row: dict, limit: int) -> tuple[dict, int]:
+def _cut(processor: Any, record: dict, limit: int) -> tuple[dict, int]:
     """The record without so many last rounds that it fits, and its length; even one round may be too long."""
-    messages = row["messages"]
+    messages = record["messages"]
     while len(messages) > 2 and token_count(processor, messages) > limit:
         messages = messages[:-2]
-    return row | {"messages": messages}, token_count(processor, messages)
+    return record | {"messages": messages}, token_count(processor, messages)
 
 
-def _check_pictures(rows: list[dict], name: str) -> None:
+def _check_pictures(records: list[dict], name: str) -> None:
     problems = []
-    for row in rows:
-        if row["image"] is None:
-            problems.append(f"{row['id']} has no image, but this model is trained on pictures")
-        elif not resolve(row["image"]).is_file():
-            problems.append(f"{row['id']}: image not found: {row['image']}")
+    for record in records:
+        if record["image"] is None:
+            problems.append(f"{record['id']} has no image, but this model is trained on pictures")
+        elif not resolve(record["image"]).is_file():
+            problems.append(f"{record['id']}: image not found: {record['image']}")
     if problems:
-        more = (
-            f"\n({len(problems)} of {len(rows)} records; the next is {problems[1]})" if problems[1:] else ""
-        )
-        raise UserError(f"{name}: {problems[0]}{more}")
+        count = f"{len(problems)} of {len(records)} records"
+        more = f"\n({count}; the next is {problems[1]})" if problems[1:] else ""
+        advice = "\nPut the pictures in place and generate the records again, or train a text-only base model"
+        raise UserError(f"{name}: {problems[0]}{more}{advice} (profile gemma3-270m-blind)")
 
 
 def by_length(lengths: list[int], batch_size: int, seed: int) -> Any:

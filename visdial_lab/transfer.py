@@ -15,6 +15,7 @@ import msgspec
 from PIL import Image
 
 from visdial_lab.errors import WorkFailed
+from visdial_lab.progress import Progress
 
 TRIES, PAUSE = 6, 1.0  # attempts in a row without progress; seconds before the second, doubled for the next
 
@@ -140,7 +141,7 @@ def size_text(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def meter(total: int, progress: Callable[[int, int, str], None]) -> Report:
+def meter(total: int, progress: Progress) -> Report:
     """Give report(bytes, name), for any thread: it counts, and tells `progress` twice a second.
 
     progress(done, total, note): megabytes, and speed and time left, which change every ten seconds.

@@ -211,12 +211,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(METRICS=METRICS, RUNS=RUNS, OTHER_RUN=OTHER_RUN, exact_match=exact_match)
-    for view in (
-        metric_table,
-        dialog_card,
-        figure_html,
-        thumbnail_html,
-        token_strip,
-    ):  # they have escaped what they show
+    for view in (metric_table, dialog_card, figure_html, thumbnail_html, token_strip):
+        # they have escaped what they show
         environment.filters[view.__name__] = lambda *values, view=view: Markup(view(*values))
     return environment

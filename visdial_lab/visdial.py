@@ -9,10 +9,16 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
 from visdial_lab.reading import Columns, read_dense, read_split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from visdial_lab.config import Config
 
 IMAGE_PATTERNS = (  # below the image folder, or directly inside it by the last part of the name
     "images/{:012d}.png",  # the embedded scenes
@@ -237,6 +243,16 @@ class VisDial(Sequence):
         return f'<div style="font-family:system-ui,sans-serif">{title}{rows}</div>'
 
 
+def load_dialogs(config: "Config", split: str | None = None, **options) -> VisDial:
+    """The dialogs of a profile, by default to train on: so many as it says of its val split, or of another.
+
+    options and errors: as for `VisDial.load`.
+    """
+    data, split = config.data, split or config.data.train_split
+    most = data.num_val_dialogs if split == data.val_split else data.num_train_dialogs
+    return VisDial.load(data.root, split, **options)[:most]
+
+
 def _data_root(source: str | Path) -> Path:
     from visdial_lab.config import load_config, profile_names
 
@@ -247,12 +263,16 @@ def _data_root(source: str | Path) -> Path:
 def _find_files(source: Path, split: str | None, dense) -> tuple[Path, Path | None]:
     """The dialogs file and, if there, the dense annotations (official train's has a name of its own)."""
     dense = resolve(dense) if dense is not None else None
+    if not source.exists() and source.suffix != ".json":
+        fetch = "`visdial-lab download` fetches VisDial; for data of your own give data.root in the config"
+        raise UserError(f"data folder not found: {source}; {fetch}")
     if not source.is_dir():
         return source, dense
     path = source / f"visdial_1.0_{split}.json"
     if not path.is_file():
         there = ", ".join(sorted(file.name for file in source.glob("visdial_*.json"))) or "none"
-        raise UserError(f"no {path.name} in folder {source} (dialogs files there: {there}); check the split")
+        keys = "the split, or data.train_split and data.val_split in the config"
+        raise UserError(f"no {path.name} in folder {source} (there: {there}); check {keys}")
     for name in (f"visdial_1.0_{split}_dense_annotations.json", f"visdial_1.0_{split}_dense_sample.json"):
         if dense is None and (source / name).is_file():
             dense = source / name
@@ -266,7 +286,10 @@ _CARD = (
 )
 _ROW = "display:flex;justify-content:space-between;align-items:start;gap:12px;margin:3px 0"
 _BUBBLE = "padding:2px 10px;border-radius:12px;background:rgba"
-_NO_IMAGE = "padding:20px 0;text-align:center;border:1px dashed;border-radius:8px;opacity:.6"
+_NO_IMAGE = (
+    "max-width:100%;box-sizing:border-box;padding:20px 0;text-align:center;border:1px dashed;"
+    "border-radius:8px;opacity:.6"
+)
 _SMALL = "opacity:.65;font-size:12px"
 
 
@@ -285,9 +308,14 @@ def thumbnail_html(dialog: Dialog, width: int) -> str:
         picture = dialog.image()
     except UserError:
         return f'<div style="width:{width}px;align-self:flex-start;{_NO_IMAGE}">no image</div>'
-    picture.thumbnail((width, width))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = jpeg_url(picture, width, quality=85)
     style = f"width:{width}px;height:auto;align-self:flex-start;border-radius:8px"
     return f'<img alt="{html.escape(dialog.caption)}" src="{source}" style="{style}">'
+
+
+def jpeg_url(picture: "Image", longest_side: int, quality: int) -> str:
+    """A picture, made smaller if need be, as a JPEG inside a URL."""
+    picture.thumbnail((longest_side, longest_side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -9,9 +9,8 @@ shuffled: their order leaks the answer. Dense relevance of one round a dialog is
 """
 
 import argparse
-import functools
 import json
-import operator
+import math
 import random
 from collections import Counter, defaultdict
 from multiprocessing import Pool
@@ -141,18 +140,14 @@ def oracle(dialogs: list[tuple[dict, str, list[Turn]]], split: str, pool: Answer
             share, relevance = turn.answers[turn.answer]
             plain.append(_expected_reciprocal_rank([r for _, r in known], relevance))
             informed.append(_expected_reciprocal_rank([(r, s) for s, r in known], (relevance, share)))
-    return {"mrr": _sum(plain) / len(plain), "mrr_wordings": _sum(informed) / len(informed), "ndcg": 1.0}
-
-
-def _sum(values) -> float:
-    """Added up one by one: from Python 3.12 on `sum` makes up for rounding, and ends a little elsewhere."""
-    return functools.reduce(operator.add, values, 0)
+    mrr, mrr_wordings = (math.fsum(ranks) / len(ranks) for ranks in (plain, informed))
+    return {"mrr": mrr, "mrr_wordings": mrr_wordings, "ndcg": 1.0}
 
 
 def _expected_reciprocal_rank(scores: list, mine: object) -> float:
     """1 / rank of an option that scores `mine`, averaged over the order of its ties."""
     above, ties = sum(s > mine for s in scores), sum(s == mine for s in scores)
-    return _sum(1 / (above + k) for k in range(1, ties + 1)) / ties
+    return math.fsum(1 / (above + k) for k in range(1, ties + 1)) / ties
 
 
 def _write_json(path: Path, document: object) -> None:

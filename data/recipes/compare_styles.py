@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from visdial_lab import VisDial, answer_dialogs, load_model, score_dialogs
-from visdial_lab.chat import split_reminder, token_count
+from visdial_lab.chat import message_text, split_reminder, token_count
 from visdial_lab.config import load_config
 from visdial_lab.evaluation import read_truth
 from visdial_lab.files import read_json, write_json
@@ -77,7 +77,7 @@ def describe(adapter: Path, found: dict, dialogs: list) -> dict:
 def recalled(entries: list[dict]) -> dict[str, float]:
     """How the model's own reminders are: whole ones, and those that say what the teacher would say."""
     taught = [
-        split_reminder(message["content"][-1]["text"])[0]
+        split_reminder(message_text(message))[0]
         for row in teacher_rows("reminder")
         for message in row["messages"][1::2]
     ]

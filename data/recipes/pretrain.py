@@ -19,6 +19,8 @@ import gemma3_scenes
 import pretrain_data
 import pretrain_model
 
+from visdial_lab.files import atomic_path, write_text
+
 START = time.monotonic()
 LOG_EVERY = 50
 TIMED_STEPS = 50  # the first steps wait for the GPU after each phase, to show where the time goes
@@ -30,13 +32,6 @@ def log(path: Path, **values) -> None:
     print(line, flush=True)
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
-
-
-def write_beside(path: Path, write) -> None:
-    """Let `write(temporary path)` make a file, then rename it to `path`: whole or not at all."""
-    fresh = path.with_name(f".{path.name}.tmp")
-    write(fresh)
-    os.replace(fresh, path)
 
 
 def begin(options: argparse.Namespace, device) -> dict:
@@ -165,7 +160,8 @@ def save(
     model = state["model"]
     kept = {name: state[name] for name in ("step", "seconds", "images_seen", "history")}
     checkpoint = {**kept, "model": model.state_dict(), "optimizer": state["optimizer"].state_dict()}
-    write_beside(options.work / "checkpoint.pt", lambda path: torch.save(checkpoint, path))
+    with atomic_path(options.work / "checkpoint.pt") as temporary:
+        torch.save(checkpoint, temporary)
     weights = gemma3_scenes.save_model(model, options.output)
 
     shipped = Gemma3ForConditionalGeneration.from_pretrained(options.output, dtype=torch.float32).to(
@@ -192,8 +188,7 @@ def save(
         "torch": torch.__version__,
         "history": state["history"],
     }
-    text = json.dumps(metrics, indent=2) + "\n"
-    write_beside(options.output / "pretraining.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(options.output / "pretraining.json", json.dumps(metrics, indent=2) + "\n")
     log(options.work / "log.jsonl", event="saved", **{name: metrics[name] for name in list(metrics)[:5]})
 
 

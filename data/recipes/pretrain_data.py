@@ -11,9 +11,12 @@ import random
 from functools import cache
 from pathlib import Path
 
+from gemma3_scenes import IMAGE_SIZE, IMAGE_TOKENS
+
+from visdial_lab.files import atomic_path
+
 SHARD_SCENES = 250
 DRAWN_SIZE = 384  # as in data/scenes; the image processor reduces pictures to 128
-IMAGE_TOKENS = 64
 
 
 @cache
@@ -70,7 +73,6 @@ def make_scene(name: str, tokenizer, sets: int, length: int):
     import language
     import numpy as np
     import world
-    from gemma3_scenes import IMAGE_SIZE
     from PIL import Image
 
     rng = random.Random(name)
@@ -88,16 +90,15 @@ def make_scene(name: str, tokenizer, sets: int, length: int):
 
 
 def make_shard(path: Path, names: list[str], tokenizer_folder: str, sets: int, length: int) -> None:
-    """Make the scenes called `names` and store them in `path` (written beside it first, then renamed)."""
+    """Make the scenes called `names` and store them in `path` (whole or not at all)."""
     import numpy as np
 
     tokenizer = load_tokenizer(tokenizer_folder)
     made = [make_scene(name, tokenizer, sets, length) for name in names]
     most = max(len(kinds) for _, chats in made for _, _, kinds in chats)
-    fresh = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with atomic_path(path) as temporary:
         np.savez(
-            fresh,
+            temporary,
             images=np.stack([picture for picture, _ in made]),
             ids=np.stack([[ids for ids, _, _ in chats] for _, chats in made]),
             answers=np.stack([[answers for _, answers, _ in chats] for _, chats in made]),
@@ -105,9 +106,6 @@ def make_shard(path: Path, names: list[str], tokenizer_folder: str, sets: int, l
                 [[kinds + [""] * (most - len(kinds)) for _, _, kinds in chats] for _, chats in made]
             ),
         )
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def start_pool(workers: int):

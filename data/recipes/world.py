@@ -10,7 +10,6 @@ it.
 
 import random
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 PEOPLE = ("man", "woman", "boy", "girl")
 ANIMALS = ("dog", "cat", "bird", "duck", "horse", "cow", "sheep")
 OUTDOORS = ("park", "beach", "street", "snow", "lake", "farm")

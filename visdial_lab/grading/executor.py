@@ -36,10 +36,15 @@ def main() -> None:
     threading.stack_size(16 << 20)
     shell = _shell()
     _limit(limits)
-    loads, dumps, write = json.loads, json.dumps, os.write  # a cell may put something else in their place
+    # a cell may put something else in their place
+    loads, dumps, write, pid, leave = json.loads, json.dumps, os.write, os.getpid, os._exit
+    own = pid()
     for line in commands:
         command = loads(line)
-        reply = dumps({"id": command["id"]} | _answer(command, shell)).encode() + b"\n"
+        answer = _answer(command, shell)
+        if pid() != own:  # a copy that a cell has forked: it would take the commands meant for us
+            leave(0)
+        reply = dumps({"id": command["id"]} | answer).encode() + b"\n"
         while reply:
             reply = reply[write(replies, reply) :]
 
@@ -95,7 +100,9 @@ def _answer(command: dict[str, Any], shell: Any) -> dict[str, Any]:
 def _described(error: BaseException) -> dict[str, Any]:
     """Class, message and, for a cell, the line; an error whose message fails has none."""
     try:
-        message = str(error)[:1000]
+        # of a syntax error without "(<ipython-input-1-df49>, line 2)": the line is told anyway
+        syntax = isinstance(error, SyntaxError) and isinstance(error.msg, str)
+        message = (error.msg if syntax else str(error))[:1000]
     except BaseException:
         message = ""
     line, trace = None, error.__traceback__
@@ -103,6 +110,8 @@ def _described(error: BaseException) -> dict[str, Any]:
         if trace.tb_frame.f_code.co_filename.startswith("<ipython-input"):
             line = trace.tb_lineno
         trace = trace.tb_next
+    if line is None and isinstance(error, SyntaxError) and str(error.filename).startswith("<ipython-input"):
+        line = error.lineno
     return {"type": type(error).__name__[:100], "message": message, "line": line}
 
 

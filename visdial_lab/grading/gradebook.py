@@ -16,6 +16,7 @@ import nbformat
 from visdial_lab.errors import UserError
 from visdial_lab.files import write_text
 from visdial_lab.grading.problem_sets import ProblemSet
+from visdial_lab.grading.submissions import cells_of
 
 
 def import_results(
@@ -45,7 +46,7 @@ def import_results(
             if result["problem"] is not None:
                 continue
             student = result["file"]  # a name without a slash: it becomes a folder
-            gradebook.update_or_create_student(student)
+            gradebook.update_or_create_student(student, last_name=result["student"])
             try:
                 submission = gradebook.find_submission(given.name, student)
             except MissingEntry:
@@ -69,6 +70,35 @@ def import_results(
             done += 1
         gradebook.db.commit()
     return done
+
+
+def marks_by_hand(assignment: str, course: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """{student's file name: {grade_id: {"mark": points, "comment": text or None}}} as given in formgrader.
+
+    Empty where there is no gradebook of the course, no such assignment in it, or no nbgrader.
+    """
+    path = course / "gradebook.db"
+    try:
+        from nbgrader.api import Gradebook, MissingEntry
+    except ImportError:
+        return {}
+    if not path.is_file():
+        return {}
+    marks: dict[str, dict[str, dict[str, Any]]] = {}
+    with warnings.catch_warnings(), _alembic_on_path(), Gradebook(f"sqlite:///{path}", "visdial-lab") as book:
+        warnings.simplefilter("ignore")  # of nbgrader's own use of its database
+        try:
+            submissions = book.find_assignment(assignment).submissions
+        except MissingEntry:
+            return {}
+        for notebook in (notebook for submission in submissions for notebook in submission.notebooks):
+            said = {comment.name: comment.comment or None for comment in notebook.comments}
+            for grade in notebook.grades:
+                if grade.manual_score is not None:
+                    mark = float(grade.manual_score) + float(grade.extra_credit or 0)
+                    entry = {"mark": mark, "comment": said.get(grade.name)}
+                    marks.setdefault(notebook.student.id, {})[grade.name] = entry
+    return marks
 
 
 def _declare(gradebook: Any, given: ProblemSet) -> None:
@@ -95,31 +125,28 @@ def _declare(gradebook: Any, given: ProblemSet) -> None:
 def _restored(given: ProblemSet, data: bytes) -> str:
     """The student's notebook for reading: outputs dropped, the author's cells and marks put back."""
 
-    def plain(cell: Any) -> Any:
-        make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        return make(cell.source, metadata=cell.metadata)
+    def plain(kind: str, source: str, marks: Any = None) -> Any:
+        make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+        return make(source, metadata={} if marks is None else {"nbgrader": marks})
 
-    notebook = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
     source = nbformat.read(given.source, as_version=4)
-    marks = {c.metadata.nbgrader.grade_id: c for c in source.cells if "nbgrader" in c.metadata}
+    originals = {c.metadata.nbgrader.grade_id: c for c in source.cells if "nbgrader" in c.metadata}
     kept, seen = [], set()
-    for cell in notebook.cells:
-        name = (cell.metadata.get("nbgrader") or {}).get("grade_id")
-        original = marks.get(name)
-        if original is None or name in seen:  # one's own cell, or a copy of another one
-            cell.metadata.pop("nbgrader", None)
+    for cell in cells_of(data):
+        original = originals.get(cell["id"])
+        if original is None or cell["id"] in seen:  # one's own cell, or a copy of another one
+            kept.append(plain(cell["type"], cell["source"]))
+            continue
+        seen.add(cell["id"])
+        marks = original.metadata.nbgrader
+        if marks.solution:
+            kept.append(plain(cell["type"], cell["source"], marks))
         else:
-            seen.add(name)
-            cell.metadata["nbgrader"] = original.metadata.nbgrader
-            if not original.metadata.nbgrader.solution:
-                cell.source, cell.cell_type = original.source, original.cell_type
-        kept.append(plain(cell))
-    for name, original in marks.items():
-        if name not in seen and original.metadata.nbgrader.grade:
-            empty = nbformat.from_dict(original)
-            if original.metadata.nbgrader.solution:
-                empty.source = ""
-            kept.append(empty)
+            kept.append(plain(original.cell_type, original.source, marks))
+    for name, original in originals.items():
+        marks = original.metadata.nbgrader
+        if name not in seen and marks.grade:
+            kept.append(plain(original.cell_type, "" if marks.solution else original.source, marks))
     made = nbformat.v4.new_notebook(cells=kept, metadata=source.metadata)
     return nbformat.writes(made) + "\n"
 

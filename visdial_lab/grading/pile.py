@@ -11,8 +11,7 @@ import hashlib
 import io
 import json
 import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,16 @@ from visdial_lab.grading.problem_sets import (
     ProblemSet,
     exercise_of,
     load,
+    of_another,
     overlay,
     stub,
-    with_answers,
 )
 from visdial_lab.grading.sandbox import choose
-from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.scoring import Sessions, score
 from visdial_lab.grading.similarity import similar_pairs
 from visdial_lab.grading.submissions import Submission, cells_of, collect
 from visdial_lab.grading.walls import PACKAGE, Limits
+from visdial_lab.progress import Progress, quiet
 
 _MAX_CELLS = 500
 _Result = dict[str, Any]
@@ -70,11 +70,13 @@ def grade(
     limits: Limits | None = None,
     lateness: Lateness | None = None,
     solutions: Path | None = None,
-    progress: Callable[..., None] = lambda *_: None,
+    marks: dict[str, dict[str, _Result]] | None = None,
+    progress: Progress = quiet,
 ) -> list[_Result]:
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
-    Returns the results, sorted by student. Raises UserError when there is nothing to grade, or no sandbox
+    marks: what was given by hand, from `gradebook.marks_by_hand`. Returns the results, sorted by student.
+    Raises UserError when there is nothing to grade, or no sandbox
     that holds and not `unsafe`; WorkFailed when the reference solution itself fails.
     """
     given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
@@ -91,8 +93,8 @@ def grade(
             write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
         kept[entry.student] = result
         progress(len(found) - len(missing) + done, len(found))
-    results = [_with_lateness(kept[entry.student], entry, lateness) for entry in found]
-    _write(given, found, results, output)
+    results = [_with_lateness(kept[entry.student], entry, lateness, marks or {}) for entry in found]
+    _write(given, results, output)
     return results
 
 
@@ -100,60 +102,48 @@ def _graded(
     given: ProblemSet, entries: list[Submission], rung: str | None, limits: Limits, jobs: int
 ) -> Iterator[tuple[Submission, _Result]]:
     """Give (submission, result) as they are finished, `jobs` at a time, each worker with a reference."""
-    own, opened = threading.local(), []
-
-    def session(cells: list[tuple[str, str]]) -> Session:
-        opened.append(Session(cells, rung, limits))
-        return opened[-1]
-
-    def work(entry: Submission) -> _Result:
-        if entry.problem is not None:
-            return _ungraded(given, entry, entry.problem)
-        if not hasattr(own, "reference"):
-            own.reference = reference_session(with_answers(given), rung, limits)
-            opened.append(own.reference)
-        return grade_one(given, entry, own.reference, session)
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        futures = {pool.submit(work, entry): entry for entry in entries}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:  # also when interrupted: nothing inside may outlive us
-        pool.shutdown(wait=False, cancel_futures=True)
-        for one in opened:
-            one.cancel()
+    with Sessions(given, rung, limits) as sessions:
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            futures = {pool.submit(grade_one, given, entry, sessions): entry for entry in entries}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # also when interrupted: nothing inside may outlive us
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def grade_one(
-    given: ProblemSet, entry: Submission, reference: Session, session: Callable[..., Session]
-) -> _Result:
+def grade_one(given: ProblemSet, entry: Submission, sessions: Sessions) -> _Result:
     """The result of one submission; whatever it does is its own affair alone."""
+    if entry.problem is not None:
+        return _ungraded(given, entry, entry.problem)
+    reference = sessions.reference()
     try:
         cells = cells_of(entry.data)
         if len(cells) > _MAX_CELLS:
             raise UserError(f"has {len(cells):,} cells; more than {_MAX_CELLS} are not graded")
+        if other := of_another(given, cells):
+            raise UserError(f"is a notebook of {other}, not of {given.name}")
     except UserError as error:
         return _ungraded(given, entry, str(error))
     to_run, notes = overlay(given, cells)
     try:
-        with session(to_run) as student:
+        with sessions.student(to_run) as student:
             tests = score(given, student, reference, f"{given.name} {entry.student}")
-            problems, rung = student.problems, student.rung
+            problems = student.problems
     except WorkFailed as failed:  # the machine's fault, not the student's
         return _ungraded(given, entry, f"could not be graded: {failed}") | {"again": True}
     return _result(given, entry, tests, notes) | {
-        "rung": rung,
+        "rung": sessions.rung,
         "cells": [{"cell": name, **problem} for name, problem in problems.items()],
         "answers": {exercise_of(c): dict(to_run)[c.id] for c in given.cells if c.role == "answer"},
         "open": [
-            {"id": name, "points": points, "answered": _answered(given, name, cells)}
+            {"id": name, "points": points, "answered": _answered(name, cells)}
             for name, points in given.open.items()
         ],
     }
 
 
-def _answered(given: ProblemSet, name: str, cells: list[_Result]) -> bool:
+def _answered(name: str, cells: list[_Result]) -> bool:
     texts = [cell["source"].strip() for cell in cells if cell["id"] == name]
     return any(text and text != TEXT_STUB for text in texts)
 
@@ -211,14 +201,23 @@ def _kept(output: Path, entry: Submission, made_from: str) -> _Result | None:
 # ---- what is written
 
 
-def _with_lateness(result: _Result, entry: Submission, lateness: Lateness) -> _Result:
+def _with_lateness(
+    result: _Result, entry: Submission, lateness: Lateness, marks: dict[str, dict[str, _Result]]
+) -> _Result:
+    """The result with what is left after late days, and with the marks given by hand, once all are there."""
     days = lateness.days(entry.handed_in)
-    final = round(result["earned"] * lateness.factor(days), 4)
+    factor = lateness.factor(days)
     handed_in = entry.handed_in and entry.handed_in.isoformat(timespec="seconds")
-    return result | {"days_late": days, "score": final, "handed_in": handed_in}
+    given = marks.get(result["file"], {})
+    opened = [part | given.get(part["id"], {"mark": None, "comment": None}) for part in result["open"]]
+    marked = [part["mark"] for part in opened if part["mark"] is not None]
+    by_hand = round(sum(marked) * factor, 4) if len(marked) == len(opened) else None
+    score = round(result["earned"] * factor, 4)
+    late = {"days_late": days, "score": score, "by_hand": by_hand, "handed_in": handed_in}
+    return result | late | {"open": opened}
 
 
-def _write(given: ProblemSet, found: list[Submission], results: list[_Result], output: Path) -> None:
+def _write(given: ProblemSet, results: list[_Result], output: Path) -> None:
     answers = {result["student"]: result["answers"] for result in results}
     known = {
         exercise_of(cell): (cell.source, stub(cell.source)) for cell in given.cells if cell.role == "answer"
@@ -235,11 +234,14 @@ def _table(results: list[_Result]) -> str:
     """grades.csv. The mark at its start is for spreadsheets; what they take for a formula is quoted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["student", "score", "max", "percent", "open points", "days late", "note"])
+    head = ["student", "score", "max", "percent", "open", "open max", "total", "days late", "note"]
+    writer.writerow(head)
     for result in results:
         percent = 100 * result["score"] / result["max"] if result["max"] else 0
         note = result["problem"] or "; ".join(result["notes"])
         row = [result["student"], f"{result['score']:g}", f"{result['max']:g}", f"{percent:.1f}"]
-        row += [f"{sum(part['points'] for part in result['open']):g}", result["days_late"], note]
+        by_hand = result["by_hand"]  # None: not marked yet
+        row += ["" if by_hand is None else f"{by_hand:g}", f"{sum(p['points'] for p in result['open']):g}"]
+        row += ["" if by_hand is None else f"{result['score'] + by_hand:g}", result["days_late"], note]
         writer.writerow([f"'{cell}" if str(cell)[:1] in tuple("=+-@\t\r") else cell for cell in row])
     return "\ufeff" + text.getvalue()

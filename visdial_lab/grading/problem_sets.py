@@ -70,14 +70,21 @@ def stub(source: str) -> str:
 
 def load(name: str, solutions: Path | None = None) -> ProblemSet:
     """Read solutions/NAME. Raises UserError when it is not there or does not hold together."""
-    folder = (solutions or course_root() / "solutions") / name
+    home = solutions or course_root() / "solutions"
+    folder = home / name
     path = folder / f"{name}.ipynb"
-    if not path.is_file():
-        known = sorted(found.parent.name for found in folder.parent.glob("*/hidden.py"))
+    known = sorted(found.parent.name for found in home.glob("*/hidden.py"))
+    if not path.is_file() or folder.parent != home:
+        meant = next((f", for instance {one}" for one in known if one in name.lower()), "")
         raise UserError(
-            f"no problem set {name!r}: {path} is not there; there are {', '.join(known) or 'none'}"
+            f"no problem set {name!r} in {home}: give a name{meant}; there are {', '.join(known) or 'none'}"
         )
-    notebook = nbformat.reads(read_text(path, "notebook"), as_version=4)
+    try:
+        notebook = nbformat.reads(read_text(path, "notebook"), as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"{path} is not a notebook of format 4: {reason}") from None
+    _marked_well(path, notebook)
     cells = []
     for cell in notebook.cells:
         marks = cell.metadata.get("nbgrader")
@@ -95,13 +102,28 @@ def load(name: str, solutions: Path | None = None) -> ProblemSet:
     return made
 
 
+def _marked_well(path: Path, notebook: Any) -> None:
+    """Refuse a cell with a solution whose beginning or end is not marked: it would go out to students."""
+    for cell in notebook.cells:
+        marks = [line.strip() for line in cell.source.splitlines() if "SOLUTION" in line and "#" in line]
+        if marks not in ([], ["### BEGIN SOLUTION", "### END SOLUTION"] * (len(marks) // 2)):
+            name = (cell.metadata.get("nbgrader") or {}).get("grade_id", cell.get("id"))
+            raise UserError(
+                f"{path}: cell {name} has the marks {', '.join(map(repr, marks))}; a solution stands between "
+                "'### BEGIN SOLUTION' and '### END SOLUTION'"
+            )
+
+
 def _run_file(path: Path) -> dict[str, Any]:
     """The names that an author's file defines."""
     if not path.is_file():
         raise UserError(f"{path} is missing")
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
     return vars(module)
 
 
@@ -125,6 +147,15 @@ def _problems(given: ProblemSet) -> list[str]:
     problems += [f"{e}: two tests are called “{n}”" for (e, n), count in names.items() if count > 1]
     unknown = {t.exercise for t in (*given.tests, *given.mutants)} - set(given.exercises)
     return problems + [f"{exercise} has tests or mutants but no check cell" for exercise in sorted(unknown)]
+
+
+def of_another(given: ProblemSet, student: Sequence[dict[str, Any]]) -> str | None:
+    """The name of the problem set that a notebook belongs to, when it is another one: no cell is of this."""
+    ids = [cell["id"] for cell in student if cell["id"] is not None]
+    known = {cell.id for cell in given.cells}
+    others = Counter(match[1] for name in ids if (match := re.match(r"(ps\d+)-", name)))
+    others.pop(given.name, None)
+    return max(others, key=others.get) if others and not known.intersection(ids) else None
 
 
 def overlay(given: ProblemSet, student: Sequence[dict[str, Any]]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -165,7 +196,7 @@ def overlay(given: ProblemSet, student: Sequence[dict[str, Any]]) -> tuple[list[
                     f"{exercise_of(cell)} was answered in {len(answers[cell.id])} cells; the last counts"
                 )
             elif not answers[cell.id]:
-                notes.append(f"the answer cell of {exercise_of(cell)} is missing")
+                notes.append(f"the answer cell of {exercise_of(cell)} is missing; other cells count")
             text = (texts or answers[cell.id] or [""])[-1]
             to_run.append((cell.id, text))
         elif cell.role == "given" and cell.type == "code":

@@ -7,18 +7,17 @@ holds the visible tests as data, with the results that the reference solution gi
 import io
 import json
 import logging
-import shutil
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.exercises import draw, encode_call
 from visdial_lab.files import course_root, read_text, write_text
 from visdial_lab.grading.problem_sets import ProblemSet, exercise_of, load, stub, with_answers
-from visdial_lab.grading.scoring import Session, reference_session, score
+from visdial_lab.grading.scoring import Sessions, drawn, encoded, reference_session, score
 from visdial_lab.grading.submissions import cells_of
 from visdial_lab.grading.walls import PLAIN, Limits
 
@@ -37,11 +36,18 @@ def release(name: str, output: Path | None = None, solutions: Path | None = None
         for old in folder.iterdir():
             if old.name not in (f"{name}.ipynb", "checks.json"):
                 raise UserError(f"{old} was not made by release: put it into solutions/{name}, or remove it")
-        shutil.copyfile(made, folder / f"{name}.ipynb")
-        rows = (f'"{name}": {json.dumps(entry)}' for name, entry in checks["exercises"].items())
-        head = f'{{"assignment": "{given.name}", "exercises": {{'
-        write_text(folder / "checks.json", ",\n".join(rows).join((f"{head}\n", "\n}}\n")))
+        write_text(folder / f"{name}.ipynb", _without_timings(read_text(made)))
+        lines = ",\n".join(f'"{exercise}": {json.dumps(entry)}' for exercise, entry in checks.items())
+        write_text(folder / "checks.json", f'{{"assignment": "{name}", "exercises": {{\n{lines}\n}}}}\n')
     return folder
+
+
+def _without_timings(text: str) -> str:
+    """Without when the author's own run of each cell began and ended, which Jupyter may have noted."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    return nbformat.writes(notebook) + "\n"
 
 
 def _students_notebook(given: ProblemSet, temporary: Path) -> Path:
@@ -57,10 +63,8 @@ def _students_notebook(given: ProblemSet, temporary: Path) -> Path:
     course = config.CourseDirectory
     course.root, course.source_directory = str(given.folder.parent.parent), given.folder.parent.name
     course.release_directory, course.assignment_id = str(temporary), given.name
-    config.GenerateAssignment.no_database, config.SaveCells.enabled = (
-        True,
-        False,
-    )  # `grade` fills the gradebook
+    config.GenerateAssignment.no_database = True  # `grade` fills the gradebook
+    config.SaveCells.enabled = False
     maker = GenerateAssignment(coursedir=CourseDirectory(config=config), config=config)
     said = io.StringIO()
     maker.log = logging.Logger("nbgrader", logging.ERROR)
@@ -75,15 +79,15 @@ def _students_notebook(given: ProblemSet, temporary: Path) -> Path:
 
 
 def visible_checks(given: ProblemSet) -> dict[str, Any]:
-    """The content of checks.json: visible tests with the reference's answers; of the others the number."""
+    """{exercise: what checks.json says}: visible tests with the reference's answers, how many others."""
     exercises: dict[str, Any] = {}
-    with reference_session(with_answers(given), PLAIN, Limits()) as reference:  # the author's own code
+    with reference_session(given, PLAIN, Limits()) as reference:  # the author's own code
         for exercise, points in given.exercises.items():
             own = [test for test in given.tests if test.exercise == exercise]
             shown = []
             for test in (test for test in own if test.visible):
                 calls = []
-                for entry in map(encode_call, draw(test, "visible")):
+                for entry in (encoded(test, entry) for entry in drawn(test, "visible")):
                     reply = reference.call(entry)
                     answer = (
                         {"expected": reply["value"]}
@@ -94,7 +98,7 @@ def visible_checks(given: ProblemSet) -> dict[str, Any]:
                 about = {"name": test.name, "goal": test.goal, "points": test.points}
                 shown.append(about | {"rtol": test.rtol, "atol": test.atol, "calls": calls})
             exercises[exercise] = {"points": points, "hidden": len(own) - len(shown), "tests": shown}
-    return {"assignment": given.name, "exercises": exercises}
+    return exercises
 
 
 # ---- proofs
@@ -102,7 +106,6 @@ def visible_checks(given: ProblemSet) -> dict[str, Any]:
 
 def prove(given: ProblemSet, rung: str, limits: Limits | None = None) -> list[str]:
     """What is wrong: the solution must score everything, stubs nothing, each mutant what it declares."""
-    limits = limits or Limits()
     full = sum(given.exercises.values())
     answers = {exercise_of(cell): cell.source for cell in given.cells if cell.role == "answer"}
     cases = [("the solution", with_answers(given), full)]
@@ -111,19 +114,13 @@ def prove(given: ProblemSet, rung: str, limits: Limits | None = None) -> list[st
         cases.append(
             (f"mutant “{mutant.name}”", with_answers(given, {mutant.exercise: mutant.code}), mutant.points)
         )
-    own, opened = threading.local(), []
+    with Sessions(given, rung, limits or Limits()) as sessions, ThreadPoolExecutor(2) as pool:
 
-    def results_of(cells: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        if not hasattr(own, "reference"):
-            own.reference = reference_session(with_answers(given), rung, limits)
-            opened.append(own.reference)
-        with Session(cells, rung, limits) as session:
-            return score(given, session, own.reference, "proof")
+        def results_of(cells: list[tuple[str, str]]) -> list[dict[str, Any]]:
+            with sessions.student(cells) as student:
+                return score(given, student, sessions.reference(), "proof")
 
-    with ThreadPoolExecutor(2) as pool:
         scored = list(pool.map(results_of, [cells for _, cells, _ in cases]))
-    for reference in opened:
-        reference.cancel()
     problems = []
     for (name, _, points), results in zip(cases, scored, strict=True):
         got = sum(result["earned"] for result in results)
@@ -138,16 +135,16 @@ def leaks(given: ProblemSet, folder: Path) -> list[str]:
     names = {f"{given.name}.ipynb", "checks.json"}
     problems = [f"{path.name} should not be there" for path in folder.iterdir() if path.name not in names]
     text = read_text(folder / f"{given.name}.ipynb", "released notebook")
-    notebook = json.loads(text)
-    if any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"]):
+    if any(cell.get("outputs") or cell.get("execution_count") for cell in json.loads(text)["cells"]):
         problems.append("the notebook has outputs")
-    released = {cell["id"]: cell["source"] for cell in cells_of(text.encode())}
+    cells = cells_of(text.encode())
+    released = {cell["id"]: cell["source"] for cell in cells}
     for cell in given.cells:
         expected = stub(cell.source) if cell.role == "answer" else cell.source
         if cell.role != "open" and released.get(cell.id) != expected:
             problems.append(f"cell {cell.id} is not what it should be")
     checks = read_text(folder / "checks.json", "checks")
-    everything = "\n".join(cell["source"] for cell in cells_of(text.encode())) + checks
+    everything = "\n".join(cell["source"] for cell in cells) + checks
     told = "\n".join(stub(cell.source) for cell in given.cells if cell.role != "open")
     for cell in given.cells:
         secret = set(map(str.strip, cell.source.splitlines())) - set(map(str.strip, told.splitlines()))

@@ -1,9 +1,8 @@
 """A place to run strangers' code: the executor behind the strongest wall that this machine offers.
 
 The ladder: a container (podman or docker), bubblewrap, `unshare` with namespaces, and, only when asked for, a
-plain process with limits. Each rung shows the same little world, read-only: the system's programs, this
-Python, this library, the embedded data; and an empty /tmp of limited size. No network, no home, no course
-folder, no environment. A rung counts only once it has been tried here and shown to hold.
+plain process with limits. What each of them shows is in `walls`. A rung counts only once it has been tried
+here and shown to hold.
 """
 
 import contextlib
@@ -82,7 +81,7 @@ class Sandbox:
         """Kill every process inside. The kernel does so for a namespace whose first process dies."""
         if self._engine:
             words = [*self._engine, "rm", "--force", "--time", "0", self._name]
-            subprocess.run(words, capture_output=True, env=outer_environment("container"), check=False)
+            subprocess.run(words, capture_output=True, check=False)
         for process in _tree(self._process.pid):
             with contextlib.suppress(OSError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -143,7 +142,7 @@ class Sandbox:
         """A word to the container's engine, or a signal to all processes; twice: one may start another."""
         if self._engine:
             words = [*self._engine, word, self._name]
-            subprocess.run(words, capture_output=True, env=outer_environment("container"), check=False)
+            subprocess.run(words, capture_output=True, check=False)
             return
         for process in _tree(self._process.pid) + _tree(self._process.pid):
             with contextlib.suppress(OSError):

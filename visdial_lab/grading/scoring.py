@@ -8,14 +8,16 @@ import builtins
 import contextlib
 import dataclasses
 import statistics
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from visdial_lab.errors import WorkFailed
+from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.exercises import Test, compare, decode, draw, encode_call
-from visdial_lab.grading.problem_sets import ProblemSet
+from visdial_lab.grading.problem_sets import ProblemSet, with_answers
 from visdial_lab.grading.sandbox import Sandbox, Stopped
+from visdial_lab.grading.submissions import writable
 from visdial_lab.grading.walls import Limits
 
 _RESTARTS = 12  # of one submission
@@ -27,7 +29,7 @@ class Session:
     """A notebook's namespace that survives crashes; a context manager. `problems`: {cell: what is wrong}."""
 
     def __init__(self, cells: Sequence[tuple[str, str]], rung: str, limits: Limits):
-        self._cells, self.rung, self._limits = cells, rung, limits
+        self._cells, self._rung, self._limits = cells, rung, limits
         self._cancelled = False
         self._box: Sandbox | None = None
         self._starts, self._spent = 0, 0.0
@@ -60,7 +62,7 @@ class Session:
             self._starts += 1
             if self._starts > _RESTARTS or self._cancelled:
                 raise Stopped(f"ended its process {_RESTARTS} times")
-            self._box = Sandbox(self.rung, self._limits)
+            self._box = Sandbox(self._rung, self._limits)
             try:
                 self._box.ask({"run": "", "name": "start"}, _START_SECONDS)
             except Stopped as stopped:
@@ -106,7 +108,7 @@ def _error(reply: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(error, dict):
         return None
     line = error.get("line")
-    kind, message = str(error.get("type"))[:100], str(error.get("message"))[:1000]
+    kind, message = (writable(str(error.get(key)))[:size] for key, size in (("type", 100), ("message", 1000)))
     where = {"line": line if type(line) is int else None}
     return {"type": kind, "message": message, "returned": error.get("returned") is True} | where
 
@@ -134,9 +136,12 @@ def score(given: ProblemSet, student: Session, reference: Session, seed: str) ->
 def _run_test(test: Test, student: Session, reference: Session, seed: str) -> tuple[str | None, str | None]:
     """(what is wrong in full, what is wrong without giving anything away), or (None, None)."""
     ours, theirs = [], []
-    for entry in draw(test, seed):
-        command = encode_call(entry)
+    for entry in drawn(test, seed):
+        command = encoded(test, entry)
         expected = _expected(reference, command)
+        missing = _error(expected)
+        if missing is not None and missing["type"] == "NameError":
+            raise WorkFailed(f"{test.exercise} “{test.name}” in the reference: {missing['message']}")
         if test.faster_than:
             with student.frozen():
                 began = time.perf_counter()
@@ -159,6 +164,25 @@ def _run_test(test: Test, student: Session, reference: Session, seed: str) -> tu
             said = f"{ratio:.1f} times as fast as {test.faster_than}; asked for {test.by:g}"
             return said, said
     return None, None
+
+
+def drawn(test: Test, seed: str) -> list[Any]:
+    """The calls of a test. Raises WorkFailed, with the test's name, when the author's code for them fails."""
+    try:
+        return list(draw(test, seed))
+    except UserError:  # says it already
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise WorkFailed(f"{test.exercise} “{test.name}”: drawing its inputs fails: {why}") from error
+
+
+def encoded(test: Test, entry: Any) -> dict[str, Any]:
+    """A call as JSON. Raises WorkFailed, with the test's name, for arguments that are not plain data."""
+    try:
+        return encode_call(entry)
+    except TypeError as error:
+        raise WorkFailed(f"{test.exercise} “{test.name}” passes {error}, which is not plain data") from error
 
 
 def _expected(reference: Session, command: dict[str, Any]) -> dict[str, Any]:
@@ -195,9 +219,36 @@ def _differs(test: Test, expected: dict[str, Any], got: dict[str, Any]) -> tuple
     return (problem, "the result differs from what is expected") if problem else None
 
 
-def reference_session(cells: Sequence[tuple[str, str]], rung: str, limits: Limits) -> Session:
+class Sessions:
+    """The sessions of several threads, the reference's and the students'; all end when it is left."""
+
+    def __init__(self, given: ProblemSet, rung: str, limits: Limits):
+        self._given, self.rung, self.limits = given, rung, limits
+        self._own, self._opened = threading.local(), []
+
+    def __enter__(self) -> "Sessions":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for session in self._opened:
+            session.cancel()
+
+    def student(self, cells: Sequence[tuple[str, str]]) -> Session:
+        """A new one, for these cells."""
+        self._opened.append(Session(cells, self.rung, self.limits))
+        return self._opened[-1]
+
+    def reference(self) -> Session:
+        """The one of this thread, its cells run. Raises WorkFailed when one of them fails."""
+        if not hasattr(self._own, "reference"):
+            self._own.reference = reference_session(self._given, self.rung, self.limits)
+            self._opened.append(self._own.reference)
+        return self._own.reference
+
+
+def reference_session(given: ProblemSet, rung: str, limits: Limits) -> Session:
     """The reference solution with its cells run. Raises WorkFailed when one of them fails."""
-    session = Session(cells, rung, dataclasses.replace(limits, total=_FOR_EVER))
+    session = Session(with_answers(given), rung, dataclasses.replace(limits, total=_FOR_EVER))
     session.start()
     for name, problem in session.problems.items():
         session.cancel()

@@ -6,24 +6,28 @@ graded becomes a submission with a `problem`, so that it gets a verdict like all
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from visdial_lab.errors import UserError
 
 MAX_BYTES = 20 << 20  # of a notebook; pictures in outputs are dropped anyway
 _MAX_FILES = 20_000
+_IGNORED = {"__MACOSX", ".ipynb_checkpoints"}  # what systems put beside notebooks
 # Moodle: Ada Example_123_assignsubmission_file/ps1.ipynb; Canvas: exampleada_LATE_123_456_ps1-2.ipynb
 _MOODLE = re.compile(r"(?P<student>.+?)_\d+_assignsubmission_(file|onlinetext)_?$")
 _CANVAS = re.compile(r"(?P<student>[^_]+)_(?:LATE_)?\d+_\d+_.+$")
 _EXCHANGE = re.compile(r"(?P<student>[^+]+)\+(?P<assignment>[^+]+)\+(?P<time>[^+]+?)(\+[^+]*)?$")
+_LINK = "is a link to somewhere else; hand in the notebook itself"
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ def collect(source: Path, assignment: str) -> list[Submission]:
     elif zipfile.is_zipfile(source):
         found = list(_from_zip(source, assignment))
     elif source.suffix == ".ipynb" and source.is_file():
-        found = [_read(source, source.stem)]
+        found = [_read(source, _student_of(source.name, assignment))]
     else:
-        raise UserError(f"submissions not found: {source} is no folder, no zip and no notebook")
+        what = "is no folder, no zip and no notebook" if source.exists() else "is not there"
+        raise UserError(f"submissions not found: {source} {what}")
     if not found:
         raise UserError(
             f"no submissions for {assignment} in {source}: no notebook, folder or zip was found there"
@@ -80,11 +85,11 @@ def _from_folder(source: Path, assignment: str) -> Iterator[Submission]:
         if match := _EXCHANGE.match(entry.name):
             if match["assignment"] != assignment:
                 continue
-            student = match["student"]
+            student = writable(match["student"])
         else:
             student = _student_of(entry.name, assignment)
         if entry.is_symlink():
-            yield Submission(student, problem="is a link to somewhere else; hand in the notebook itself")
+            yield Submission(student, problem=_LINK)
         elif entry.is_dir():
             yield _from_student_folder(entry, student, assignment)
         elif entry.suffix == ".ipynb":
@@ -115,9 +120,7 @@ def _read(path: Path, student: str, stamp: Path | None = None) -> Submission:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        link = path.is_symlink()
-        what = "is a link to somewhere else; hand in the notebook itself" if link else error.strerror
-        return Submission(student, problem=str(what))
+        return Submission(student, problem=_LINK if path.is_symlink() else str(error.strerror))
     with os.fdopen(handle, "rb") as file:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
@@ -132,22 +135,25 @@ def _read(path: Path, student: str, stamp: Path | None = None) -> Submission:
 def _time(text: str) -> datetime.datetime | None:
     """nbgrader's timestamp.txt: 2026-10-01 12:30:00.123456 UTC."""
     try:
-        return datetime.datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
+        when = datetime.datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
     except ValueError:
         return None
+    return when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
 
 
 def _sized(student: str, data: bytes, when: datetime.datetime | None) -> Submission:
     if len(data) > MAX_BYTES:
-        problem = f"the notebook is larger than {MAX_BYTES >> 20} MB; clear its outputs and hand it in again"
+        problem = (
+            f"what was handed in is larger than {MAX_BYTES >> 20} MB; clear its outputs and hand it in again"
+        )
         return Submission(student, problem=problem, handed_in=when)
     return Submission(student, data, handed_in=when)
 
 
-def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator[Submission]:
-    """A platform's zip: notebooks named after students, or a folder each; or all of it one owner's.
+def _from_zip(path: Path | IO[bytes], assignment: str, owner: str | None = None) -> Iterator[Submission]:
+    """A platform's zip: notebooks or zips named after students, or a folder each; or all of it one owner's.
 
-    Members are read, not unpacked.
+    Members are read, not unpacked. A student's zip inside of it is opened in memory, one inside of that not.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -155,9 +161,15 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
             if len(members) > _MAX_FILES:
                 raise ValueError(f"it holds {len(members):,} files; more than {_MAX_FILES:,} are not read")
             by_student: dict[str, list[zipfile.ZipInfo]] = {}
+            packed: dict[str, list[zipfile.ZipInfo]] = {}  # zips that students have made themselves
+            others: dict[str, str] = {}  # who has handed in something else
+            stems = _shared_folders(members)
             for member in members:
                 parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-                if member.is_dir() or parts[0] == "__MACOSX" or not parts[-1].endswith(".ipynb"):
+                if not parts or member.is_dir() or _IGNORED.intersection(parts):
+                    continue
+                kind = PurePosixPath(parts[-1]).suffix.lower()
+                if owner and kind != ".ipynb":
                     continue
                 if parts[0] == "/" or ".." in parts or ":" in parts[0]:
                     student = _student_of(parts[-1], assignment)
@@ -165,28 +177,60 @@ def _from_zip(path: Path, assignment: str, owner: str | None = None) -> Iterator
                         student, problem="the zip's entry points outside the zip; it was not read"
                     )
                     continue
-                student = owner or _student_of(_naming_part(parts, assignment), assignment)
-                by_student.setdefault(student, []).append(member)
+                naming = _naming_part(parts, assignment, stems if kind == ".zip" else ())
+                student = owner or _student_of(naming, assignment)
+                if kind == ".ipynb":
+                    by_student.setdefault(student, []).append(member)
+                elif kind == ".zip":
+                    packed.setdefault(student, []).append(member)
+                elif len(parts) > 1 and (match := _MOODLE.match(naming)):
+                    others.setdefault(match["student"], parts[-1])
             if owner and owner not in by_student:
                 yield Submission(owner, problem="the zip holds no notebook")
             for student, own in by_student.items():
                 name = _choose([member.filename for member in own], assignment)
                 yield _member(archive, next(m for m in own if m.filename == name), student)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            for student, member in ((s, m) for s, own in packed.items() for m in own):
+                yield from _member_zip(archive, member, student, assignment)
+            for student in others.keys() - by_student.keys() - packed.keys():
+                yield Submission(student, problem=f"no notebook was handed in, only {others[student]}")
+    except Exception as error:  # zipfile and its codecs have a dozen types for a damaged file
         if owner is None:
             raise UserError(f"cannot read {path}: {error}") from None
         yield Submission(owner, problem=f"the zip cannot be read ({error})")
 
 
-def _naming_part(parts: tuple[str, ...], assignment: str) -> str:
-    """The part of a member's path that names the student: the outermost that differs between students."""
+def _naming_part(parts: tuple[str, ...], assignment: str, zips: Container[tuple] = ()) -> str:
+    """The part of a member's path that names the student: the outermost that differs between students.
+
+    zips: folders that hold several students' zips, and so are nobody's.
+    """
     folders = [part for part in parts[:-1] if part not in (assignment, "submitted", "submissions")]
-    return folders[0] if folders else parts[-1]
+    return folders[0] if folders and parts[:-1] not in zips else parts[-1]
+
+
+def _shared_folders(members: list[zipfile.ZipInfo]) -> set[tuple]:
+    """Folders in which several zips lie beside each other, one a student."""
+    zips = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
+    counts = Counter(path.parts[:-1] for path in zips if path.suffix.lower() == ".zip")
+    return {folder for folder, count in counts.items() if count > 1}
+
+
+def _member_zip(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str, assignment: str
+) -> Iterator[Submission]:
+    """What stands in a student's own zip inside a platform's."""
+    entry = _member(archive, member, student)
+    if entry.problem is not None:
+        yield entry
+        return
+    for found in _from_zip(io.BytesIO(entry.data), assignment, student):
+        yield replace(found, handed_in=found.handed_in or entry.handed_in)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str) -> Submission:
     if stat.S_ISLNK(member.external_attr >> 16):
-        return Submission(student, problem="is a link to somewhere else; hand in the notebook itself")
+        return Submission(student, problem=_LINK)
     try:
         when = datetime.datetime(*member.date_time).astimezone()  # a zip's times are local
     except ValueError:
@@ -194,19 +238,24 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, student: str) -> 
     try:
         with archive.open(member) as file:
             data = file.read(MAX_BYTES + 1)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # as above
         return Submission(student, problem=f"the zip's entry cannot be read ({error})", handed_in=when)
     return _sized(student, data, when)
 
 
 def _student_of(name: str, assignment: str) -> str:
     """The student's name from a file's or folder's name."""
-    name = name.removesuffix(".ipynb").removesuffix(".zip")
+    name = writable(name).removesuffix(".ipynb").removesuffix(".zip")
     for pattern in (_MOODLE, _CANVAS):
         if match := pattern.match(name):
             return match["student"]
     short = re.sub(rf"[_\-. ]*{re.escape(assignment)}$|^{re.escape(assignment)}[_\-. ]+", "", name)
     return short or name
+
+
+def writable(text: str) -> str:
+    """The text; half a character, which JSON and names of files may hold but UTF-8 cannot, as "\\ud800"."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 # ---- what is in a notebook
@@ -234,5 +283,5 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
         grading = grading.get("nbgrader") if isinstance(grading, dict) else None
         grade_id = grading.get("grade_id") if isinstance(grading, dict) else None
         own = grade_id if isinstance(grade_id, str) else None
-        cells.append({"type": str(cell.get("cell_type")), "source": source, "id": own})
+        cells.append({"type": str(cell.get("cell_type")), "source": writable(source), "id": own})
     return cells
