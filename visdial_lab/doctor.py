@@ -80,20 +80,11 @@ def _library(name: str) -> Any:
 
 def _profile(config: Config) -> Check:
     """Whether this machine can run a profile: its data, its model, its precision, its kernel."""
-    model, kernel, gaps = config.model.name, config.notebooks.kernel_name, []
+    kernel, gaps = config.notebooks.kernel_name, []
     if (config.training.fp16 or config.training.bf16) and not _gpus():
         gaps.append("it trains in half precision, which needs a CUDA GPU: use a GPU machine or Colab")
     try:
-        if not list(resolve(config.data.root).glob("visdial_1.0_*.json")):
-            root = config.data.root
-            fetch = f"visdial-lab download --split train --split val --root {root} (text only: --images none)"
-            own = f"fetch the course again, {root} belongs to it"
-            gaps.append(f"data is missing: {own if str(root).startswith('data/scenes') else fetch}")
-        if model.startswith(("data/", "/", "./", "../")) and not (resolve(model) / "config.json").is_file():
-            own = f"fetch the course again, {model} belongs to it"
-            gaps.append(
-                f"model is missing: {own if model.startswith('data/') else f'no config.json in {model}'}"
-            )
+        gaps += _missing(config)
     except UserError as error:  # embedded data or model, and no course around
         gaps.append(str(error))
     jupyter = _library("jupyter_client.kernelspec")
@@ -102,6 +93,18 @@ def _profile(config: Config) -> Check:
     bad = False if config.name == "scenes" else None  # the profile that runs everywhere
     found = "does not run here yet" if gaps else "runs here"
     return f"profile {config.name}", not gaps or bad, found, "; ".join(gaps)
+
+
+def _missing(config: Config) -> Iterator[str]:
+    """The data and the model of a profile, where they are not there: what to do."""
+    root, model = config.data.root, config.model.name
+    if not list(resolve(root).glob("visdial_1.0_*.json")):
+        fetch = f"visdial-lab download --split train --split val --root {root} (text only: --images none)"
+        own = f"fetch the course again, {root} belongs to it"
+        yield f"data is missing: {own if str(root).startswith('data/scenes') else fetch}"
+    if model.startswith(("data/", "/", "./", "../")) and not (resolve(model) / "config.json").is_file():
+        own = f"fetch the course again, {model} belongs to it"
+        yield f"model is missing: {own if model.startswith('data/') else f'no config.json in {model}'}"
 
 
 def _sandbox() -> Check:

@@ -232,8 +232,8 @@ def course_root() -> Path:
 def resolve(path: str | Path) -> Path:
     """A path from a config or a record made absolute: from here if it exists here, else from the course.
 
-    Raises UserError for one that cannot be (too long a name, a folder that may not be entered), and for the
-    embedded data or model outside of any course folder: they are nowhere else.
+    Raises UserError for one that cannot be: too long a name, a folder that may not be entered; and for the
+    embedded data and model outside of any course folder, because they are nowhere else.
     """
     path = Path(os.path.expanduser(path))  # leaves ~nobody as it is, where Path.expanduser fails
     try:
