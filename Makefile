@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: run test lab gpu setup-run setup-test notebooks korean scenes clean
 
 run: setup-run
-	@echo "== running the five notebooks on the embedded data (4 to 8 minutes on two cores)"
+	@echo "== running the five notebooks on the embedded data (3 to 8 minutes on two cores)"
 	@$(BIN)/visdial-lab pipeline --config scenes --output runs/scenes
 
 test: setup-test

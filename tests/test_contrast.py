@@ -132,6 +132,7 @@ def test_only_learnt_rounds_have_candidates(course):
     assert len(batch["tree"]["paths"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resumed_training_equals_an_unbroken_one(course, rows, workers):
     """Dropout on, stopped in the second of three epochs; wrong answers drawn here or by a worker."""
@@ -184,6 +185,7 @@ def test_the_loss_is_the_sum_of_both_parts(course, rows):
     assert losses["half"]["loss"] == pytest.approx(losses["off"]["loss"] + part / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_learnt(course, scenes):
     """On the embedded scenes: a dozen steps, and the human answer is told from four others better."""
     visdial = VisDial.load(scenes, "train")[:12]

@@ -150,6 +150,7 @@ def test_a_gpus_profile_without_a_gpu_is_refused_before_anything_else(course, mo
     assert not (course / "big").exists()
 
 
+@pytest.mark.slow
 def test_what_a_gpu_has_trained_may_be_reported_without_one(again, monkeypatch):
     config = load_config("stub.yaml", {"training.bf16": True})
     monkeypatch.setattr(backends, "pick_device", lambda: "cuda")

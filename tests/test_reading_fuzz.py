@@ -217,6 +217,7 @@ def run(folder, seed: int, count: int) -> tuple[int, float]:
     return read, slowest
 
 
+@pytest.mark.slow
 def test_some_thousand_mutated_files(tmp_path):
     read, _ = run(tmp_path, seed=1, count=2500)
     assert 100 < read < 2000  # both ways out are taken

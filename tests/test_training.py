@@ -138,6 +138,7 @@ def test_unfinished_work_of_another_run(course, rows):
         finetune(settings(), rows, "mine", replace=True)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_becomes_the_adapter(course, rows, monkeypatch):
     """Validated at every checkpoint and at the end; with MRR as the measure, the highest one is kept."""
     values = iter([0.2, 0.9, 0.1, 0.3, 0.2, 0.1])
@@ -244,6 +245,7 @@ def test_missing_pictures_are_counted(course, rows):
         finetune(settings(), rows, "adapter")
 
 
+@pytest.mark.slow
 def test_pictures_are_opened_by_workers(course, rows):
     alone = finetune(settings(), rows, "alone")
     helped = finetune(settings(training__dataloader_num_workers=2), rows, "helped")
