@@ -8,7 +8,7 @@ import pytest
 from visdial_lab import UserError, VisDial, load_config, setup
 from visdial_lab import course as lab
 from visdial_lab.errors import WorkFailed
-from visdial_lab.files import course_root, sha256, write_json
+from visdial_lab.files import course_root, fingerprint, sha256, write_json
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ class TestScores:
             lab.load_scores(run, "after", val, "abc")
 
     def test_fingerprint_depends_on_every_part(self):
-        assert lab.fingerprint("a", 1, True) == lab.fingerprint("a", 1, True)
-        assert len({lab.fingerprint("a", 1), lab.fingerprint("a", 2), lab.fingerprint("a", "1")}) == 3
+        assert fingerprint("a", 1, True) == fingerprint("a", 1, True)
+        assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("a", "1")}) == 3
 
 
 class TestTrainedAlready:

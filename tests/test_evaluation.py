@@ -10,8 +10,8 @@ from test_submission import inverse, predict
 from test_views import NASTY, Balanced, text_of
 
 from visdial_lab import VisDial, evaluate, plots
-from visdial_lab.course import fingerprint
 from visdial_lab.evaluation import evaluate_run, read_truth
+from visdial_lab.files import fingerprint
 
 
 @pytest.fixture

@@ -140,7 +140,6 @@ def finetune(
     check_device(given)
     rows = dataset_path or list(records(load_dialogs(given), **given.generation.model_dump()))
     folder = output_dir or resolve(given.training.output_dir)
-    finished = (folder / "lab.json").is_file() and not replace  # or else another run's, which is refused
     watched = given.training.num_eval_dialogs
     val = load_dialogs(given, given.data.val_split)[:watched] if watched else None
     with progress("fine-tuning") as update:
@@ -152,10 +151,8 @@ def finetune(
             on_log=lambda step, total, loss, *_: update(step, total, f"loss {loss:.3f}"),
             replace=replace,
         )
-    took = f"{result['seconds']:.0f} s"
-    print(
-        f"adapter in {result['adapter']}", f"was finished before, in {took}" if finished else f"after {took}"
-    )
+    when = "was finished before, in" if result["finished_before"] else "after"
+    print(f"adapter in {result['adapter']} {when} {result['seconds']:.0f} s")
 
 
 @app.command()
@@ -311,7 +308,12 @@ def evaluate(
         return
     if prediction_file is None or dialogs is None:
         raise UserError("give --prediction-file and --groundtruth-file, or a submission to --check")
-    entries = evaluation.without(every[len(dialogs) :], read_json(prediction_file, "predictions file"))
+
+    def predicted(file: Path) -> Any:
+        """Without those beyond --limit."""
+        return evaluation.without(every[len(dialogs) :], read_json(file, "predictions file"))
+
+    entries = predicted(prediction_file)
     if evalai is not None:
         count = submission.write_submission(evalai[1], entries, dialogs, evalai[0], allow_partial)
         say(f"wrote {evalai[1]}: {count:,} entries")
@@ -319,8 +321,7 @@ def evaluate(
             return  # its answers are a secret of the server
     runs = {prediction_file.name: entries}
     for file in compare or ():
-        theirs = evaluation.without(every[len(dialogs) :], read_json(file, "predictions file"))
-        runs[str(file) if file.name in runs else file.name] = theirs
+        runs[str(file) if file.name in runs else file.name] = predicted(file)
     train = train_file and VisDial.load(train_file)
     result = evaluation.evaluate_run(dialogs, runs, train, evaluation.read_truth(dialogs), allow_partial)
     evaluation.print_tables(result, verbose)

@@ -30,9 +30,8 @@ def release(
 
     for name in names:
         given = load(name)
-        problems = (
-            making.prove(given, PLAIN) if prove else []
-        )  # the author's own code; nothing is written yet
+        # nothing is written before; and it is the author's own code that runs
+        problems = making.prove(given, PLAIN) if prove else []
         if problems:
             raise WorkFailed(f"{name} is as it was: {'; '.join(problems)}")
         folder = making.release(name)

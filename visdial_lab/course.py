@@ -26,7 +26,6 @@ from visdial_lab.files import (
     write_json,
     write_text,
 )
-from visdial_lab.files import fingerprint as fingerprint  # beside `save_scores`, which wants one
 from visdial_lab.platforms import hosted, prepare
 
 
@@ -158,7 +157,7 @@ def trained_already(run: Path, config: Config) -> bool:
 def save_scores(run: Path, name: str, dialogs: Sequence, scores: list, made_from: str) -> Path:
     """Write run/scores_{name}.npz: for each image id, scores [rounds with options, options].
 
-    made_from: a `fingerprint` of everything that the scores depend on; it is kept beside them.
+    made_from: a `files.fingerprint` of everything that the scores depend on; it is kept beside them.
     """
     tables = {
         str(dialog.image_id): [row for row in by_round if row is not None]

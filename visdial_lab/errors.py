@@ -6,29 +6,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-class UserError(Exception):
+class _Told(Exception):
+    """An error whose message says it all."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback: the name in red, as it does, and the message."""
+        return f"\x1b[31m{type(self).__name__}\x1b[39m: {self}".splitlines()
+
+
+class UserError(_Told):
     """A mistake that the user can mend. The message is one or two lines: what is wrong, where, what to do.
 
     The command line prints the message alone and exits with code 2; a notebook shows it alone, too.
     """
 
-    def _render_traceback_(self) -> list[str]:
-        return _alone(self)
 
-
-class WorkFailed(Exception):
+class WorkFailed(_Told):
     """The call was right, but the work failed. The message says it all: a traceback would tell no more.
 
     The command line prints the message alone and exits with code 1; a notebook shows it alone, too.
     """
-
-    def _render_traceback_(self) -> list[str]:
-        return _alone(self)
-
-
-def _alone(error: Exception) -> list[str]:
-    """What IPython shows in the place of a traceback: the name in red, as it does, and the message."""
-    return f"\x1b[31m{type(error).__name__}\x1b[39m: {error}".splitlines()
 
 
 OnBad = Callable[[int, UserError], None]  # told the number of what is at fault, which is then left out

@@ -48,10 +48,10 @@ def finetune(
     the same losses and weights. What another run has left there is refused, or, with `replace`, replaced.
     Several processes (`accelerate launch`) share every batch. With `negatives` the loss has a second part.
     Returns {"history": [{"step", "loss", "learning_rate" … or "eval_loss", "eval_mrr" …}], "adapter": Path,
-    "seconds": float}; of a loss of two parts the history has "answer_loss" and "contrastive_loss" too. The
-    folder holds a PEFT adapter, the processor, history.json and lab.json (config, data hashes, versions,
-    seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad records, and a folder
-    that is not ours; WorkFailed when the GPU's memory does not suffice.
+    "seconds": float, "finished_before": bool}; of a loss of two parts the history has "answer_loss" and
+    "contrastive_loss" too. The folder holds a PEFT adapter, the processor, history.json and lab.json (config,
+    data hashes, versions, seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad
+    records, and a folder that is not ours; WorkFailed when the GPU's memory does not suffice.
     """
     from accelerate import PartialState
 
@@ -66,7 +66,8 @@ def finetune(
         if checkpoints.finished(output, made_from, replace):
             checkpoints.remove(output, made_from)  # a kill just before this would have left them
             history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
-            return {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
+            done = {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
+            return done | {"finished_before": True}
         checkpoints.check(output, made_from, replace)
     processor = load_processor(training_base(config))
     kept, lengths = fitting(processor, found, config.training, "records")
@@ -117,7 +118,8 @@ def finetune(
             write_json(folder / "lab.json", notes)
         checkpoints.remove(output, made_from)
     processes.wait_for_everyone()
-    return {"history": history, "adapter": Path(output_dir), "seconds": seconds}
+    done = {"history": history, "adapter": Path(output_dir), "seconds": seconds}
+    return done | {"finished_before": False}
 
 
 def _read(rows: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:

@@ -76,8 +76,8 @@ def grade(
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
     marks: what was given by hand, from `gradebook.marks_by_hand`. Returns the results, sorted by student.
-    Raises UserError when there is nothing to grade, or no sandbox
-    that holds and not `unsafe`; WorkFailed when the reference solution itself fails.
+    Raises UserError when there is nothing to grade, or no sandbox that holds and not `unsafe`; WorkFailed
+    when the reference solution itself fails.
     """
     given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
     found = collect(source, assignment)
@@ -136,25 +136,22 @@ def grade_one(given: ProblemSet, entry: Submission, sessions: Sessions) -> _Resu
         "rung": sessions.rung,
         "cells": [{"cell": name, **problem} for name, problem in problems.items()],
         "answers": {exercise_of(c): dict(to_run)[c.id] for c in given.cells if c.role == "answer"},
-        "open": [
-            {"id": name, "points": points, "answered": _answered(name, cells)}
-            for name, points in given.open.items()
-        ],
+        "open": _open(given, cells),
     }
 
 
-def _answered(name: str, cells: list[_Result]) -> bool:
-    texts = [cell["source"].strip() for cell in cells if cell["id"] == name]
-    return any(text and text != TEXT_STUB for text in texts)
+def _open(given: ProblemSet, cells: list[_Result]) -> list[_Result]:
+    """The open questions: what each is worth, and whether there is something to mark."""
+    written = {cell["id"] for cell in cells if cell["source"].strip() not in ("", TEXT_STUB)}
+    return [{"id": n, "points": points, "answered": n in written} for n, points in given.open.items()]
 
 
 def _ungraded(given: ProblemSet, entry: Submission, problem: str) -> _Result:
     said = {"earned": 0.0, "said": "was not run", "detail": "was not run"}
     fields = ("exercise", "name", "goal", "points", "visible")
     tests = [{key: getattr(test, key) for key in fields} | said for test in given.tests]
-    blank = {"rung": None, "cells": [], "answers": {}}
-    opened = [{"id": name, "points": points, "answered": False} for name, points in given.open.items()]
-    return _result(given, entry, tests, []) | blank | {"open": opened, "problem": problem}
+    blank = {"rung": None, "cells": [], "answers": {}, "open": _open(given, [])}
+    return _result(given, entry, tests, []) | blank | {"problem": problem}
 
 
 def _result(given: ProblemSet, entry: Submission, tests: list[_Result], notes: list[str]) -> _Result:
