@@ -381,6 +381,9 @@ def test_marks_by_hand_are_in_the_table_and_on_the_page(graded, tmp_path):
     graded(marks={"bob": mark}, lateness=Lateness(_due(), 0, 100))
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(_csv(tmp_path)))}
     assert rows["bob"]["total"] == "0"  # what is late costs the whole
+    graded(marks={"bob": mark}, lateness=Lateness(_yesterday(), 0, 20))
+    page = (tmp_path / "out" / "feedback" / "bob.html").read_text()
+    assert "Together: 4.4 of 12, 1.1 deducted for 1 day late." in page  # of the mark by hand, too
 
 
 def _csv(tmp_path):
@@ -389,6 +392,11 @@ def _csv(tmp_path):
 
 def _due():
     return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+def _yesterday():
+    """Now is within the first day after it."""
+    return datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=12)
 
 
 def test_half_characters_harm_nobody(graded, submitted, notebook, tmp_path):
