@@ -15,6 +15,7 @@ run: setup-run
 	@echo "== running the five notebooks on the embedded data (3 to 8 minutes on two cores)"
 	@$(BIN)/visdial-lab pipeline --config scenes --output runs/scenes
 
+test notebooks: export CUDA_VISIBLE_DEVICES := # expected outputs are a CPU's
 test: setup-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 ifdef FAST
