@@ -2,6 +2,7 @@
 # make test  set everything up, run every test (make test FAST=1: the quick ones, about three minutes)
 # make lab   open the notebooks in JupyterLab
 # make gpu   add what fine-tuning the real Gemma-3 on a CUDA GPU needs
+# make help  print these lines
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test lab gpu setup-run setup-test notebooks korean scenes clean
+.PHONY: run test lab gpu help setup-run setup-test notebooks korean scenes clean
 
 run: setup-run
 	@echo "== running the five notebooks on the embedded data (3 to 8 minutes on two cores)"
@@ -34,6 +35,9 @@ lab: setup-test
 gpu: setup-run
 	@echo "== adding Unsloth"
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[gpu]'
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
 
 # Rebuild what is committed: the executed notebooks, the Korean course made from them, and the embedded dataset.
 notebooks: setup-test
