@@ -1,11 +1,13 @@
 """For every test: real data (or a loud skip), the embedded scenes, a made-up dataset, tiny models."""
 
 import json
+import os
 import random
 from pathlib import Path
 
 import pytest
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # expected numbers are a CPU's, in float32; before torch is imported
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["red", "dog", "blue", "cat", "house", "man", "yes", "no", "it", "is", "the", "near", "ball", "can't"]
 WORDS += ["tell", "green", "한국", "x", "two", "people", "lake"]

@@ -30,7 +30,7 @@ STATIONS = {
         *("grading.problem_sets", "grading.scoring", "grading.release", "grading.similarity"),
         *("grading.feedback", "grading.gradebook", "grading.pile"),
     ],
-    "commands": ["doctor", "cli_models", "cli_generate", "cli_grading", "cli"],
+    "commands": ["doctor", "cli_generate", "cli_models", "cli_grading", "cli"],
 }
 ORDER = [module for modules in STATIONS.values() for module in modules]
 

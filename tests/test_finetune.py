@@ -5,7 +5,6 @@ import json
 
 import pytest
 import tiny_model
-import torch
 from tiny_training import QUICK, quick_config
 
 from visdial_lab.backends import lora_targets
@@ -172,9 +171,6 @@ def test_the_8_bit_optimizer_is_taken(course, rows, monkeypatch):
         ({"peft__bias": "all"}, 'peft.bias "all"'),
         ({"model__name": "nowhere/at/all"}, "model folder not found"),
     ],
-)
-@pytest.mark.skipif(
-    torch.cuda.is_available(), reason="SKIPPED: these refusals are for machines without a GPU"
 )
 def test_settings_are_refused_with_a_reason(course, rows, overrides, complaint):
     with pytest.raises(UserError, match=complaint):

@@ -144,6 +144,18 @@ def test_text_only_model(text_only, tmp_path):
     assert_same(ours, naive(*text_only, dialog))
 
 
+def test_a_head_in_half_precision(text_only, tmp_path):
+    """So Unsloth holds a model that trains in float16: all layers in float32, the head not."""
+    model, processor = text_only
+    halved = copy.deepcopy(model)
+    halved.lm_head = torch.nn.Linear(*reversed(model.lm_head.weight.shape), bias=False, dtype=torch.float16)
+    halved.lm_head.weight.data.copy_(model.lm_head.weight.data)
+    dialog = some_dialog(tmp_path, 25)
+    [ours], [whole] = score_dialogs(halved, processor, [dialog]), score_dialogs(*text_only, [dialog])
+    np.testing.assert_allclose(np.concatenate(ours), np.concatenate(whole), atol=0.05, rtol=0)
+    assert max(np.abs(row - other).max() for row, other in zip(ours, whole, strict=True)) > 0
+
+
 def test_logits_in_small_pieces(seeing, tmp_path, monkeypatch):
     dialog = some_dialog(tmp_path, 23)
     [whole] = score_dialogs(*seeing, [dialog])

@@ -54,6 +54,7 @@ def test_resumed_training_equals_an_unbroken_one(course, rows, step, grouped):
     resumed = finetune(mine, rows, "broken", val, on_log=lambda now, *_: steps.append(now))
     assert curve(resumed) == curve(unbroken)
     assert steps[0] == 2 * ((step - 1) // 2) + 1  # it went on behind the last whole checkpoint
+    assert resumed["resumed_at"] == steps[0] - 1 and unbroken["resumed_at"] == 0
     assert weights(course / "broken") == weights(course / "unbroken")
     assert not list(course.glob("*.training"))
 
@@ -263,7 +264,6 @@ def test_compiled_layers_give_the_same_losses(course, rows, negatives):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: two processes on CPUs")
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_two_processes_share_every_batch(course, negatives):
     """Two processes of batch 1 train as one process with batch 2; with wrong answers too, the same ones."""
@@ -299,23 +299,44 @@ def test_two_processes_share_every_batch(course, negatives):
     assert ran.stderr.count("fine-tuning: 6 of 6") == 1  # one process speaks for both
 
 
-def test_out_of_memory_says_what_to_lower(course, rows, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reserved", "others"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), 15.5, ""),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
+            8,
+            r" \(other programs on this GPU hold 8.0\)",
+        ),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(course, rows, monkeypatch, error, reserved, others):
     from trl import SFTTrainer
 
     def burst(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(SFTTrainer, "train", burst)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    card = types.SimpleNamespace(total_memory=16 * 2**30)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: int(reserved * 2**30))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 15 * 2**30)
     with pytest.raises(
-        WorkFailed, match=r"15.0 GiB of 16.0 in use with 4 dialogs of up to \d+ tokens"
+        WorkFailed, match=rf"15.0 GiB of 16.0 in use{others} with 4 dialogs of up to \d+ tokens"
     ) as told:
         finetune(settings(training__per_device_train_batch_size=4), rows, "adapter")
     assert "per_device_train_batch_size 4 → 2 with gradient_accumulation_steps 1 → 2" in str(told.value)
     assert "use_gradient_checkpointing true" in str(told.value) and "load_in_4bit true" in str(told.value)
+
+
+def test_another_runtime_error_is_not_called_memory(course, rows, monkeypatch):
+    from trl import SFTTrainer
+
+    def burst(*_, **__):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(SFTTrainer, "train", burst)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        finetune(settings(), rows, "adapter")
 
 
 # Unsloth itself needs a GPU; what it is given is looked at here, and that every key reaches one of the two.
@@ -395,14 +416,12 @@ def test_every_key_is_honoured_or_refused():
         ({"training.report_to": "wandb"}, "training.report_to wandb: pip install wandb"),
     ],
 )
-@pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: refusals of machines without a GPU")
 def test_refused_here(course, rows, overrides, complaint, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=re.escape(complaint)):
         finetune(load_config("scenes", LONG | overrides), rows, "adapter")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="SKIPPED: refusals of machines without a GPU")
 def test_the_command_names_the_gpu_before_the_data(tmp_path, monkeypatch, capsys):
     """On a laptop neither is there: sending someone to fetch data first would cost him a day."""
     monkeypatch.chdir(tmp_path)

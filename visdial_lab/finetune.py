@@ -48,10 +48,11 @@ def finetune(
     the same losses and weights. What another run has left there is refused, or, with `replace`, replaced.
     Several processes (`accelerate launch`) share every batch. With `negatives` the loss has a second part.
     Returns {"history": [{"step", "loss", "learning_rate" … or "eval_loss", "eval_mrr" …}], "adapter": Path,
-    "seconds": float, "finished_before": bool}; of a loss of two parts the history has "answer_loss" and
-    "contrastive_loss" too. The folder holds a PEFT adapter, the processor, history.json and lab.json (config,
-    data hashes, versions, seed, seconds, loss). Raises UserError for settings this machine cannot honour, bad
-    records, and a folder that is not ours; WorkFailed when the GPU's memory does not suffice.
+    "seconds": float, "finished_before": bool, "resumed_at": the step "seconds" counts from}; of a loss of two
+    parts the history has "answer_loss" and "contrastive_loss" too. The folder holds a PEFT adapter, the
+    processor, history.json and lab.json (config, data hashes, versions, seed, seconds, loss). Raises
+    UserError for settings this machine cannot honour, bad records, and a folder that is not ours; WorkFailed
+    when the GPU's memory does not suffice.
     """
     from accelerate import PartialState
 
@@ -67,7 +68,7 @@ def finetune(
             checkpoints.remove(output, made_from)  # a kill just before this would have left them
             history, notes = (read_json(output / name) for name in ("history.json", "lab.json"))
             done = {"history": history, "adapter": Path(output_dir), "seconds": notes["seconds"]}
-            return done | {"finished_before": True}
+            return done | {"finished_before": True, "resumed_at": 0}
         checkpoints.check(output, made_from, replace)
     processor = load_processor(training_base(config))
     kept, lengths = fitting(processor, found, config.training, "records")
@@ -91,8 +92,9 @@ def finetune(
     if wrong is not None:
         add_contrast(trainer, wrong, config.training.contrastive_weight)
     _watch(trainer, processor, ranked, on_log, config)
+    last = checkpoints.last(work)
     with _explained(config, max(lengths)):
-        trainer.train(resume_from_checkpoint=checkpoints.last(work))
+        trainer.train(resume_from_checkpoint=last)
     history = [row for row in trainer.state.log_history if {"loss", "eval_loss", "eval_mrr"} & row.keys()]
     seconds = time.monotonic() - started
     notes = {
@@ -119,7 +121,7 @@ def finetune(
         checkpoints.remove(output, made_from)
     processes.wait_for_everyone()
     done = {"history": history, "adapter": Path(output_dir), "seconds": seconds}
-    return done | {"finished_before": False}
+    return done | {"finished_before": False, "resumed_at": int(last.rpartition("-")[2]) if last else 0}
 
 
 def _read(rows: str | Path | list[dict]) -> tuple[list[dict], dict[str, Any]]:
@@ -305,10 +307,18 @@ def _explained(config: Config, longest: int) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(
+            error
+        ):  # cuBLAS, cuDNN
+            raise
         training, gib = config.training, 2**30
         size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
-        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / gib
+        free, total = (count / gib for count in torch.cuda.mem_get_info())
+        others = total - free - torch.cuda.memory_reserved() / gib
+        shared = (
+            f" (other programs on this GPU hold {others:.1f})" if others > 1 else ""
+        )  # below: CUDA itself
         advice = []
         if size > 1:
             advice.append(
@@ -323,8 +333,8 @@ def _explained(config: Config, longest: int) -> Iterator[None]:
             advice.append("model.load_in_4bit true")
         advice.append(f"max_seq_length below {longest} (the longest dialog) with on_too_long drop_rounds")
         raise WorkFailed(
-            f"out of GPU memory: {torch.cuda.max_memory_allocated() / gib:.1f} GiB of {total:.1f} in use "
-            f"with {size} dialogs of up to {longest} tokens a step. Change {'; or '.join(advice)}"
+            f"out of GPU memory: {torch.cuda.max_memory_allocated() / gib:.1f} GiB of {total:.1f} in use"
+            f"{shared} with {size} dialogs of up to {longest} tokens a step. Change {'; or '.join(advice)}"
         ) from None
 
 

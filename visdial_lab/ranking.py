@@ -384,7 +384,8 @@ def _predict(
     needed, which, words = (_send(torch.from_numpy(array), hidden.device) for array in (needed, which, words))
     found = []
     for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
-        logits = head(hidden[needed[start : start + step]])  # [step, V]
+        states = hidden[needed[start : start + step]].to(head.weight.dtype)  # Unsloth's float16 keeps float32
+        logits = head(states)  # [step, V]
         own = which[low:high] - start
         found.append(logits[own, words[low:high]].float() - piece.log_norm(logits)[own])
     return torch.cat(found).double() if found else hidden.new_empty(0, dtype=torch.float64)
