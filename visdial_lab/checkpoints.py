@@ -49,7 +49,7 @@ def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
 
 
 def remove(output: Path, made_from: dict[str, Any]) -> None:
-    """Delete the checkpoints of this run: its adapter is written. TensorBoard's curves move to OUTPUT.curves."""
+    """Delete the checkpoints of this run: its adapter is written. Its curves move to OUTPUT.curves."""
     work = _folder(output)
     if _made_from(work) != made_from:
         return
