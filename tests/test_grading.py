@@ -5,12 +5,14 @@ import datetime
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import hostile
 import psutil
@@ -26,6 +28,7 @@ from visdial_lab.grading.sandbox import choose
 from visdial_lab.grading.similarity import similar_pairs
 from visdial_lab.grading.submissions import MAX_BYTES, Submission, cells_of, collect
 from visdial_lab.grading.walls import Limits
+from visdial_lab.progress import progress
 
 pytestmark = pytest.mark.slow  # sandboxes start and stop
 
@@ -316,6 +319,21 @@ def test_a_second_run_grades_only_what_changed(graded, submitted, notebook, monk
     assert graded(limits=Limits(cell=21))["ada"]["earned"] == 7 and sorted(ran[1:]) == ["ada", "bob", "cleo"]
     graded(limits=Limits(cell=21), resume=False)
     assert len(ran) == 7
+
+
+def test_who_is_slow_is_said_while_nothing_else_happens(graded, monkeypatch, capsys):
+    real = pile.grade_one
+    monkeypatch.setattr(pile, "grade_one", lambda given, entry, *rest: time.sleep(3.5 * (entry.student == "bob"))
+                        or real(given, entry, *rest))  # fmt: skip
+    monkeypatch.setattr(pile, "time", SimpleNamespace(monotonic=lambda: 10 * time.monotonic()))
+    with progress("grading ps0") as update:
+        assert graded(jobs=2, progress=update)["bob"]["earned"] == 3
+    lines = capsys.readouterr().err.splitlines()
+    slow = [line for line in lines if "at work on" in line and "bob" in line]
+    assert len(slow) >= 2 and re.search(
+        r"^grading ps0: \d of 3, \d+ s.*, at work on .*bob \([1-9]0 s\)", slow[0]
+    )
+    assert re.search(r"^grading ps0: 3 of 3, \d+ s$", lines[-1])
 
 
 @pytest.mark.slow

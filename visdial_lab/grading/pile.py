@@ -11,13 +11,14 @@ import hashlib
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from visdial_lab import __version__
-from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.errors import UserError, WorkFailed, listed
 from visdial_lab.files import read_json, write_json, write_text
 from visdial_lab.grading.feedback import write_pages
 from visdial_lab.grading.problem_sets import (
@@ -88,11 +89,12 @@ def grade(
         secret = tuple(path.resolve() for path in (source, output, given.folder.parent))
         rung = choose(rung, unsafe, secret)
     progress(len(found) - len(missing), len(found))
-    for done, (entry, result) in enumerate(_graded(given, missing, rung, limits, jobs), 1):
-        if not result.pop("again", False):
-            write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
-        kept[entry.student] = result
-        progress(len(found) - len(missing) + done, len(found))
+    for entry, result, slow in _graded(given, missing, rung, limits, jobs):
+        if entry is not None:
+            if not result.pop("again", False):
+                write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
+            kept[entry.student] = result
+        progress(sum(one is not None for one in kept.values()), len(found), slow)
     results = [_with_lateness(kept[entry.student], entry, lateness, marks or {}) for entry in found]
     _write(given, results, output)
     return results
@@ -100,16 +102,37 @@ def grade(
 
 def _graded(
     given: ProblemSet, entries: list[Submission], rung: str | None, limits: Limits, jobs: int
-) -> Iterator[tuple[Submission, _Result]]:
-    """Give (submission, result) as they are finished, `jobs` at a time, each worker with a reference."""
+) -> Iterator[tuple[Submission | None, _Result | None, str]]:
+    """Give (submission, result, who is slow) as they are finished, `jobs` at a time, each worker with a
+    reference; (None, None, who is slow) for every second in which none was."""
+    began: dict[str, float] = {}  # student → when the work on it began, as long as it goes on
+
+    def work(entry: Submission) -> _Result:
+        began[entry.student] = time.monotonic()
+        try:
+            return grade_one(given, entry, sessions)
+        finally:
+            del began[entry.student]
+
     with Sessions(given, rung, limits) as sessions:
         pool = ThreadPoolExecutor(jobs)
         try:
-            futures = {pool.submit(grade_one, given, entry, sessions): entry for entry in entries}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            futures = {pool.submit(work, entry): entry for entry in entries}
+            while futures:
+                finished, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield futures.pop(future), future.result(), _slow(began)
+                if not finished:
+                    yield None, None, _slow(began)
         finally:  # also when interrupted: nothing inside may outlive us
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _slow(began: dict[str, float]) -> str:
+    """Whose notebooks have taken ten seconds or more, and how many so far: tens are enough for a log."""
+    tens = {student: int(time.monotonic() - start) // 10 * 10 for student, start in began.copy().items()}
+    told = [f"{student} ({seconds} s)" for student, seconds in tens.items() if seconds]
+    return f"at work on {listed(told, 3)}" if told else ""
 
 
 def grade_one(given: ProblemSet, entry: Submission, sessions: Sessions) -> _Result:
