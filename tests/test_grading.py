@@ -23,6 +23,7 @@ from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.grading import pile, scoring
 from visdial_lab.grading.pile import Lateness, grade
+from visdial_lab.grading.problem_sets import load
 from visdial_lab.grading.release import release
 from visdial_lab.grading.sandbox import choose
 from visdial_lab.grading.similarity import similar_pairs
@@ -363,6 +364,28 @@ def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebo
     assert [result["earned"] for result in document["results"]] == [7, 3, 0, *[7] * 6]
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone(course, submitted, tmp_path, monkeypatch, run):
+    monkeypatch.setattr(pile, "load", lambda name, _: load(name, course / "solutions"))
+    out = tmp_path / "thesis"
+    words = ["grade", submitted, "--assignment", "ps0", "--unsafe", "--output"]
+    (out / "results").mkdir(parents=True)
+    (out / ".DS_Store").touch()
+    for name in ("notes.txt", "grades.csv"):  # neither a folder `results` nor a grades.csv makes it ours
+        (out / name).write_text("my own")
+        code, said, err = run(*words, out)
+        assert (code, said) == (2, "") and err.count("\n") == 1
+        assert f"will not replace {out}: it holds other files (no grades.json); name a new folder" in err
+        assert (out / name).read_text() == "my own" and not list(out.glob("*/*"))
+    assert run(*words, out / "notes.txt")[0] == 2  # no folder at all
+    (out / "notes.txt").unlink()
+    assert run(*words, out)[0] == 0  # as a grading that was stopped leaves it
+    (out / "notes.txt").write_text("on what came out")
+    assert run(*words, out)[0] == 0 and (out / "notes.txt").read_text() == "on what came out"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".DS_Store").touch()
+    assert run(*words, tmp_path / "new")[0] == 0
+
+
 def test_a_damaged_result_is_made_again(graded, tmp_path):
     graded()
     (tmp_path / "out" / "results" / "ada.json").write_text('{"made_from"')
@@ -520,7 +543,6 @@ def test_the_gradebook(course, graded, submitted):
     from nbgrader.api import Gradebook
 
     from visdial_lab.grading.gradebook import import_results, marks_by_hand
-    from visdial_lab.grading.problem_sets import load
 
     given = load("ps0", course / "solutions")
     (submitted / "dan.ipynb").write_text("{nope")

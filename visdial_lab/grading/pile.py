@@ -19,7 +19,7 @@ from typing import Any
 
 from visdial_lab import __version__
 from visdial_lab.errors import UserError, WorkFailed, listed
-from visdial_lab.files import read_json, write_json, write_text
+from visdial_lab.files import check_replaceable, read_json, write_json, write_text
 from visdial_lab.grading.feedback import write_pages
 from visdial_lab.grading.problem_sets import (
     TEXT_STUB,
@@ -38,6 +38,7 @@ from visdial_lab.grading.walls import PACKAGE, Limits
 from visdial_lab.progress import Progress, quiet
 
 _MAX_CELLS = 500
+_OURS = {"results", "grades.csv", "grades.json", "index.html", "feedback"}
 _Result = dict[str, Any]
 
 
@@ -77,11 +78,12 @@ def grade(
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
     marks: what was given by hand, from `gradebook.marks_by_hand`. Returns the results, sorted by student.
-    Raises UserError when there is nothing to grade, or no sandbox that holds and not `unsafe`; WorkFailed
-    when the reference solution itself fails.
+    Raises UserError when there is nothing to grade, no sandbox that holds and not `unsafe`, or `output` holds
+    other things than an earlier grading; WorkFailed when the reference solution itself fails.
     """
     given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
     found = collect(source, assignment)
+    _check_output(output)
     made_from = _made_from(given, limits)
     kept = {entry.student: _kept(output, entry, made_from) if resume else None for entry in found}
     missing = [entry for entry in found if kept[entry.student] is None]
@@ -216,6 +218,16 @@ def _kept(output: Path, entry: Submission, made_from: str) -> _Result | None:
     except UserError:  # damaged: grade again
         return None
     return kept["result"] if kept.get("made_from") == _key(made_from, entry) else None
+
+
+def _check_output(output: Path) -> None:
+    """Raise UserError unless a folder that is there is empty or an earlier grading, be it one that was
+    stopped: that one has left results, and nothing that is not ours."""
+    if output.is_dir():
+        names = {path.name for path in output.iterdir() if not path.name.startswith(".")}
+        if not names or ("results" in names and names <= _OURS):
+            return
+    check_replaceable(output, "grades.json")
 
 
 # ---- what is written
