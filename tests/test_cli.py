@@ -243,6 +243,17 @@ def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, mon
         ([{"conversation": 3}], "[0].conversation should be text, is 3"),
         ([{"conversation": "Q: a", "image": 3}], "[0].image should be text"),
         ([{"conversation": "Q: a"}, {"conversation": "A: b"}], "[1]: conversation, line 1"),
+        ([{"conversaton": "Q: a"}], "[0]: unknown key 'conversaton' (did you mean conversation?)"),
+        ([{"conversation": "Q: a", "captoin": "b"}], "[0]: unknown key 'captoin' (did you mean caption?)"),
+        (
+            [{"conversation": "Q: a", "imgae": "b", "image_id": 3, "note": 1}],
+            "[0]: unknown key 'imgae' (did you mean image?)",
+        ),
+        (
+            [{"questoin": "Q: a", "image": "b"}],
+            """[0]: "conversation" ("Q: …", the question) is missing, there is 'questoin', 'image'""",
+        ),
+        ([{}], "is missing, there is no key"),
     ],
 )
 def test_a_bad_batch_file(run, tmp_path, entries, message):
@@ -253,6 +264,17 @@ def test_a_bad_batch_file(run, tmp_path, entries, message):
     )
     assert code == 2 and f"error: batch file {path}: " in err and message in err
     assert not (tmp_path / "r.json").exists()
+
+
+def test_keys_of_ones_own_stay_in_a_batch(run, tiny, tmp_path, model):
+    entry = {"image": str(next((tiny / "images").iterdir())), "conversation": "Q: a?", "caption": "a dog"}
+    entry |= {"image_id": 3, "captions": ["a dog"], "note": "mine"}  # even one that looks like another
+    path, result = tmp_path / "b.json", tmp_path / "r.json"
+    path.write_text(json.dumps([entry]))
+    words = ["infer", "--model-path", model, "--max-new-tokens", 2]
+    code, _, _ = run(*words, "--batch-file", path, "--output-file", result)
+    [given] = json.loads(result.read_text())
+    assert code == 0 and given.pop("answer") is not None and given == entry
 
 
 def test_an_adapter_in_reminder_style_needs_no_option(run, tiny, tmp_path, model, monkeypatch):
