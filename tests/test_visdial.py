@@ -430,6 +430,12 @@ def test_bad_utf8_is_found_where_it_is(tmp_path):
 def test_missing_files(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no visdial_1.0_mini.json in folder .*visdial_1.0_train\.json"):
         VisDial.load(tiny, "mini")
+    with pytest.raises(UserError, match=r"no visdial_1\.0_val\.json in .*split: did you mean tiny/ in it"):
+        VisDial.load(tmp_path)
+    with pytest.raises(
+        UserError, match=r"split: it holds \d+\.jpg, .* and \d+ more; check the folder, or data"
+    ):
+        VisDial.load(tiny / "images")
     with pytest.raises(UserError, match="dialogs file not found"):
         VisDial.load(tmp_path / "none.json")
     with pytest.raises(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visdial_lab.errors import UserError
-from visdial_lab.files import resolve
+from visdial_lab.errors import UserError, listed
+from visdial_lab.files import holds, resolve
 from visdial_lab.reading import Columns, read_dense, read_split
 
 if TYPE_CHECKING:
@@ -270,9 +270,13 @@ def _find_files(source: Path, split: str | None, dense) -> tuple[Path, Path | No
         return source, dense
     path = source / f"visdial_1.0_{split}.json"
     if not path.is_file():
-        there = ", ".join(sorted(file.name for file in source.glob("visdial_*.json"))) or "none"
-        keys = "the split, or data.train_split and data.val_split in the config"
-        raise UserError(f"no {path.name} in folder {source} (there: {there}); check {keys}")
+        if there := sorted(file.name for file in source.glob("visdial_*.json")):
+            keys = "the split, or data.train_split and data.val_split in the config"
+            raise UserError(f"no {path.name} in folder {source} (there: {', '.join(there)}); check {keys}")
+        inside = sorted({f"{file.parent.name}/" for file in source.glob("*/visdial_1.0_*.json")})
+        hint = f"it holds {holds(source)}; check the folder, or data.root in the config"
+        hint = f"did you mean {listed(inside, 3)} in it?" if inside else hint
+        raise UserError(f"no {path.name} in folder {source}, nor of any other split: {hint}")
     for name in (f"visdial_1.0_{split}_dense_annotations.json", f"visdial_1.0_{split}_dense_sample.json"):
         if dense is None and (source / name).is_file():
             dense = source / name
