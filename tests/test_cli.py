@@ -105,6 +105,7 @@ def test_generate(run, tiny, tmp_path, monkeypatch):
     words = ["generate", "base", "--config", "my.yaml", "--output_path", "out/r.jsonl", "--sample_count"]
     assert run(*words, 3) == (0, "3 records in out/r.jsonl\n", "")
     assert len((tmp_path / "out" / "r.jsonl").read_text().splitlines()) == 3
+    assert run(*words, 1) == (0, "1 record in out/r.jsonl\n", "")
     code, _, err = run(*words, 99)
     assert code == 2 and "sample_count is 99" in err and len(list((tmp_path / "out").iterdir())) == 1
 
@@ -201,7 +202,7 @@ def test_bad_entries_of_a_batch_are_left_out_and_added_once_mended(run, tiny, tm
 
     batch.write_text(json.dumps([3, 4]))
     code, _, err = run(*words, "--skip-bad")
-    assert code == 2 and "none of the 2 entries can be answered" in err
+    assert code == 2 and "0 of 2 entries can be answered" in err
     assert json.loads(result.read_text()) == whole
 
 

@@ -117,9 +117,7 @@ def test_a_page_with_yes_or_no_and_without_relevance(run, made, judge):
     code, out, _ = run(*judge[:5], "--html", made / "page.html")
     assert code == 0 and "ndcg" not in out
     words = text_of((made / "page.html").read_text())
-    assert (
-        "Each dialog is a dot" not in words and "of 1 rounds that a person answered with yes or no" in words
-    )
+    assert "Each dialog is a dot" not in words and "of 1 round that a person answered with yes or no" in words
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -129,7 +127,7 @@ def test_partial_predictions_only_when_asked(run, made, judge, limit):
     code, _, err = run(*judge)
     assert code == 2 and f"nothing for round 1 of image {1001 + limit}" in err
     code, out, _ = run(*judge, "--allow-partial", "--html", made / "page.html")
-    assert code == 0 and f"{3 * limit} rounds of {limit} dialogs" in out
+    assert code == 0 and f"{3 * limit} rounds of {limit} dialog{'s' * (limit > 1)}, " in out
     assert run(*judge, "--limit", limit)[1].split() == out.split()
 
 

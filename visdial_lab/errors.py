@@ -55,6 +55,11 @@ def listed(items: Iterable[Any], most: int, separator: str = ", ") -> str:
     return separator.join(items[:most]) + more
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with what it counts: "1 dialog", "2,064 dialogs"; many: where that is more than an added s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def shown(value: Any) -> str:
     """A value as it may stand in an error message: never long, and null for None, as in JSON and YAML."""
     return "null" if value is None else reprlib.repr(value)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import __version__, baselines, plots
-from visdial_lab.errors import naming
+from visdial_lab.errors import counted, naming
 from visdial_lab.files import read_json, write_text
 from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
 from visdial_lab.text_metrics import polarity
@@ -68,7 +68,7 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
 
 def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
-    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    title = f"{counted(result['n_rounds'], 'round')} of {counted(len(result['dialogs']), 'dialog')}"
     title += f", {result['n_dense']:,} of them with dense annotations" if result["n_dense"] else ""
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows

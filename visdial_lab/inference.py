@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
 from visdial_lab.decoding import check_length, cut, generate, read, read_on
-from visdial_lab.errors import OnBad, UserError, listed, naming, nearest, shown
+from visdial_lab.errors import OnBad, UserError, counted, listed, naming, nearest, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import answer_style, evaluating, load_model, sees
 from visdial_lab.progress import Progress, quiet
@@ -139,7 +139,8 @@ def answer_file(
             progress(len(answers), len(entries) - len(skipped))
     done = [entry | chat.said_fields(answers[keys[n]]) for n, entry in enumerate(entries) if n not in skipped]
     if skipped and not done:
-        raise UserError(f"none of the {len(entries)} entries can be answered: {next(iter(skipped.values()))}")
+        count = counted(len(entries), "entry", "entries")
+        raise UserError(f"0 of {count} can be answered: {next(iter(skipped.values()))}")
     write_json(output, done)
     if not skipped:
         journal.remove(output)
