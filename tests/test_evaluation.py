@@ -55,6 +55,24 @@ def test_tables_and_metrics_file(run, made, judge):
     assert len(saved["computed_from"]["files"]) == 4 and "answer prior" not in saved["beside"]
 
 
+def test_a_thousand_resamples_never_make_it_certain(run, made, judge):
+    from visdial_lab.evaluation import _probability
+
+    shares = (1.0, 0.9995, 0.999, 0.9486, 0.5, 0.001, 0.0005, 0.0)
+    assert list(map(_probability, shares)) == [
+        *("> 0.999", "> 0.999", "0.999", "0.949", "0.500", "0.001", "< 0.001", "< 0.001")
+    ]
+    words = ["--compare", made / "poor.json", "--html", made / "page.html", "--output-file", made / "m.json"]
+    code, out, _ = run(*judge, *words)
+    improved = json.loads((made / "m.json").read_text())["comparisons"]["poor.json"]["mrr"]["improved"]
+    assert code == 0 and improved == 1 and re.search(r"mrr .* to [\d.]+ +> 0\.999 *\n", out)
+    assert "<td>&gt; 0.999</td>" in (made / "page.html").read_text()
+    _, out, _ = run(
+        "evaluate", "--prediction-file", made / "poor.json", *judge[3:], "--compare", made / "good.json"
+    )
+    assert re.search(r"mrr .* to -[\d.]+ +< 0\.001 *\n", out)
+
+
 def test_two_files_of_one_name_and_a_long_one(run, made, judge):
     (made / "other").mkdir()
     name = f"{'long_' * 12}.json"
