@@ -105,6 +105,7 @@ def test_generate(run, tiny, tmp_path, monkeypatch):
     words = ["generate", "base", "--config", "my.yaml", "--output_path", "out/r.jsonl", "--sample_count"]
     assert run(*words, 3) == (0, "3 records in out/r.jsonl\n", "")
     assert len((tmp_path / "out" / "r.jsonl").read_text().splitlines()) == 3
+    assert run(*words, 1) == (0, "1 record in out/r.jsonl\n", "")
     code, _, err = run(*words, 99)
     assert code == 2 and "sample_count is 99" in err and len(list((tmp_path / "out").iterdir())) == 1
 
@@ -201,7 +202,7 @@ def test_bad_entries_of_a_batch_are_left_out_and_added_once_mended(run, tiny, tm
 
     batch.write_text(json.dumps([3, 4]))
     code, _, err = run(*words, "--skip-bad")
-    assert code == 2 and "none of the 2 entries can be answered" in err
+    assert code == 2 and "0 of 2 entries can be answered" in err
     assert json.loads(result.read_text()) == whole
 
 
@@ -243,6 +244,17 @@ def test_a_batch_goes_on_where_it_was_broken_off(run, tiny, tmp_path, model, mon
         ([{"conversation": 3}], "[0].conversation should be text, is 3"),
         ([{"conversation": "Q: a", "image": 3}], "[0].image should be text"),
         ([{"conversation": "Q: a"}, {"conversation": "A: b"}], "[1]: conversation, line 1"),
+        ([{"conversaton": "Q: a"}], "[0]: unknown key 'conversaton' (did you mean conversation?)"),
+        ([{"conversation": "Q: a", "captoin": "b"}], "[0]: unknown key 'captoin' (did you mean caption?)"),
+        (
+            [{"conversation": "Q: a", "imgae": "b", "image_id": 3, "note": 1}],
+            "[0]: unknown key 'imgae' (did you mean image?)",
+        ),
+        (
+            [{"questoin": "Q: a", "image": "b"}],
+            """[0]: "conversation" ("Q: …", the question) is missing, there is 'questoin', 'image'""",
+        ),
+        ([{}], "is missing, there is no key"),
     ],
 )
 def test_a_bad_batch_file(run, tmp_path, entries, message):
@@ -253,6 +265,17 @@ def test_a_bad_batch_file(run, tmp_path, entries, message):
     )
     assert code == 2 and f"error: batch file {path}: " in err and message in err
     assert not (tmp_path / "r.json").exists()
+
+
+def test_keys_of_ones_own_stay_in_a_batch(run, tiny, tmp_path, model):
+    entry = {"image": str(next((tiny / "images").iterdir())), "conversation": "Q: a?", "caption": "a dog"}
+    entry |= {"image_id": 3, "captions": ["a dog"], "note": "mine"}  # even one that looks like another
+    path, result = tmp_path / "b.json", tmp_path / "r.json"
+    path.write_text(json.dumps([entry]))
+    words = ["infer", "--model-path", model, "--max-new-tokens", 2]
+    code, _, _ = run(*words, "--batch-file", path, "--output-file", result)
+    [given] = json.loads(result.read_text())
+    assert code == 0 and given.pop("answer") is not None and given == entry
 
 
 def test_an_adapter_in_reminder_style_needs_no_option(run, tiny, tmp_path, model, monkeypatch):

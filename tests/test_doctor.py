@@ -34,6 +34,25 @@ def test_versions_against_the_declared_ranges(needs):
     assert "pywin32" not in checks and "x" not in checks
 
 
+@pytest.mark.parametrize("version", ["0.9.6", "0.8", None])
+def test_what_only_instructors_need_is_told_and_never_fails(needs, monkeypatch, version):
+    def installed(name):
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    needs('nbgrader<0.10,>=0.9.6; extra == "instructor"', 'nbgrader; extra == "test"', 'x; extra == "test"')
+    monkeypatch.setattr(metadata, "version", installed)
+    rows = [row for row in doctor.check_machine() if row[0] in ("nbgrader", "x")]
+    [(_, good, text, advice)] = rows
+    fetch = 'pip install "nbgrader<0.10,>=0.9.6"'
+    assert (good, text, advice) == {
+        "0.9.6": (True, "0.9.6 (tested with <0.10,>=0.9.6)", ""),
+        "0.8": (None, "0.8 (tested with <0.10,>=0.9.6)", f"if something fails: {fetch}"),
+        None: (None, "not installed", f"only for `release` and `grade --gradebook`: {fetch}"),
+    }[version]
+
+
 def test_the_package_itself_missing(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)

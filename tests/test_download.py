@@ -315,7 +315,7 @@ def test_missing_photos_are_told_at_the_end(site, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(line)
     text = capsys.readouterr().err
-    assert stopped.value.code == 1 and "2 photos are missing" in text and "Traceback" not in text
+    assert stopped.value.code == 1 and "2 photos missing" in text and "Traceback" not in text
     assert (
         "1002: http" in text and "answers 404" in text and "answers 403" in text and "(--images all)" in text
     )
@@ -350,7 +350,7 @@ def test_a_dead_server_is_not_asked_for_every_photo(site, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "_missing", lambda *_: list(range(5000, 6000)))
     for n in range(5000, 6000):
         site.always[f"unlabeled2017/{n:012d}.jpg"] = 500
-    with pytest.raises(WorkFailed, match=r"1000 photos are missing: .* and 980 more"):
+    with pytest.raises(WorkFailed, match=r"1,000 photos missing: .* and 980 more"):
         fetch(site, tmp_path, "val", limit=4)
     assert len(site.requests) < 2 + transfer.TRIES * (module._GIVE_UP + module._WORKERS)
 

@@ -55,6 +55,24 @@ def test_tables_and_metrics_file(run, made, judge):
     assert len(saved["computed_from"]["files"]) == 4 and "answer prior" not in saved["beside"]
 
 
+def test_a_thousand_resamples_never_make_it_certain(run, made, judge):
+    from visdial_lab.evaluation import _probability
+
+    shares = (1.0, 0.9995, 0.999, 0.9486, 0.5, 0.001, 0.0005, 0.0)
+    assert list(map(_probability, shares)) == [
+        *("> 0.999", "> 0.999", "0.999", "0.949", "0.500", "0.001", "< 0.001", "< 0.001")
+    ]
+    words = ["--compare", made / "poor.json", "--html", made / "page.html", "--output-file", made / "m.json"]
+    code, out, _ = run(*judge, *words)
+    improved = json.loads((made / "m.json").read_text())["comparisons"]["poor.json"]["mrr"]["improved"]
+    assert code == 0 and improved == 1 and re.search(r"mrr .* to [\d.]+ +> 0\.999 *\n", out)
+    assert "<td>&gt; 0.999</td>" in (made / "page.html").read_text()
+    _, out, _ = run(
+        "evaluate", "--prediction-file", made / "poor.json", *judge[3:], "--compare", made / "good.json"
+    )
+    assert re.search(r"mrr .* to -[\d.]+ +< 0\.001 *\n", out)
+
+
 def test_two_files_of_one_name_and_a_long_one(run, made, judge):
     (made / "other").mkdir()
     name = f"{'long_' * 12}.json"
@@ -117,9 +135,7 @@ def test_a_page_with_yes_or_no_and_without_relevance(run, made, judge):
     code, out, _ = run(*judge[:5], "--html", made / "page.html")
     assert code == 0 and "ndcg" not in out
     words = text_of((made / "page.html").read_text())
-    assert (
-        "Each dialog is a dot" not in words and "of 1 rounds that a person answered with yes or no" in words
-    )
+    assert "Each dialog is a dot" not in words and "of 1 round that a person answered with yes or no" in words
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -129,7 +145,7 @@ def test_partial_predictions_only_when_asked(run, made, judge, limit):
     code, _, err = run(*judge)
     assert code == 2 and f"nothing for round 1 of image {1001 + limit}" in err
     code, out, _ = run(*judge, "--allow-partial", "--html", made / "page.html")
-    assert code == 0 and f"{3 * limit} rounds of {limit} dialogs" in out
+    assert code == 0 and f"{3 * limit} rounds of {limit} dialog{'s' * (limit > 1)}, " in out
     assert run(*judge, "--limit", limit)[1].split() == out.split()
 
 

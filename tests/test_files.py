@@ -197,6 +197,28 @@ def test_missing_files_and_folders(tmp_path):
         files.read_json(tmp_path / "none.json", "dialogs file")
     with pytest.raises(UserError, match="that is a folder"):
         files.read_json(tmp_path, "dialogs file")
+    with pytest.raises(UserError, match=r"file not found: .*none\.json \(its folder holds nothing\)"):
+        files.read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match=rf"none\.json \(no folder {tmp_path / 'gone'}\)"):
+        files.read_json(tmp_path / "gone" / "none.json")
+
+
+def test_what_is_there_instead_of_a_missing_file(tmp_path):
+    for name in ("b.json", "a.json", ".hidden.json", *(f"{n}.txt" for n in range(6))):
+        (tmp_path / name).touch()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "x.json").symlink_to(tmp_path / "gone")
+    assert files.holds(tmp_path, ".json") == "a.json, b.json"
+    assert files.holds(tmp_path) == "0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 4 more"
+    assert files.holds(tmp_path, ".yaml") == files.holds(tmp_path)  # none of that kind
+    assert files.holds(tmp_path / "c") == "nothing"
+    assert files.holds(tmp_path / "a.json") == "what cannot be read (Not a directory)"
+    (tmp_path / "c" / "d").mkdir()
+    assert files.holds(tmp_path / "c") == "d/"
+    with pytest.raises(
+        UserError, match=r"batch file not found: .*x\.json \(its folder holds a\.json, b\.json\)"
+    ):
+        files.read_json(tmp_path / "x.json", "batch file")
     with pytest.raises(UserError, match="cannot read"):
         files.read_json("a\0b", "dialogs file")
 

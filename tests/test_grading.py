@@ -5,12 +5,14 @@ import datetime
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import hostile
 import psutil
@@ -21,11 +23,13 @@ from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
 from visdial_lab.grading import pile, scoring
 from visdial_lab.grading.pile import Lateness, grade
+from visdial_lab.grading.problem_sets import load
 from visdial_lab.grading.release import release
 from visdial_lab.grading.sandbox import choose
 from visdial_lab.grading.similarity import similar_pairs
 from visdial_lab.grading.submissions import MAX_BYTES, Submission, cells_of, collect
 from visdial_lab.grading.walls import Limits
+from visdial_lab.progress import progress
 
 pytestmark = pytest.mark.slow  # sandboxes start and stop
 
@@ -318,6 +322,21 @@ def test_a_second_run_grades_only_what_changed(graded, submitted, notebook, monk
     assert len(ran) == 7
 
 
+def test_who_is_slow_is_said_while_nothing_else_happens(graded, monkeypatch, capsys):
+    real = pile.grade_one
+    monkeypatch.setattr(pile, "grade_one", lambda given, entry, *rest: time.sleep(3.5 * (entry.student == "bob"))
+                        or real(given, entry, *rest))  # fmt: skip
+    monkeypatch.setattr(pile, "time", SimpleNamespace(monotonic=lambda: 10 * time.monotonic()))
+    with progress("grading ps0") as update:
+        assert graded(jobs=2, progress=update)["bob"]["earned"] == 3
+    lines = capsys.readouterr().err.splitlines()
+    slow = [line for line in lines if "at work on" in line and "bob" in line]
+    assert len(slow) >= 2 and re.search(
+        r"^grading ps0: \d of 3, \d+ s.*, at work on .*bob \([1-9]0 s\)", slow[0]
+    )
+    assert re.search(r"^grading ps0: 3 of 3, \d+ s$", lines[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebook, tmp_path, sent):
@@ -343,6 +362,28 @@ def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebo
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     document = json.loads((tmp_path / "out" / "grades.json").read_text())
     assert [result["earned"] for result in document["results"]] == [7, 3, 0, *[7] * 6]
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(course, submitted, tmp_path, monkeypatch, run):
+    monkeypatch.setattr(pile, "load", lambda name, _: load(name, course / "solutions"))
+    out = tmp_path / "thesis"
+    words = ["grade", submitted, "--assignment", "ps0", "--unsafe", "--output"]
+    (out / "results").mkdir(parents=True)
+    (out / ".DS_Store").touch()
+    for name in ("notes.txt", "grades.csv"):  # neither a folder `results` nor a grades.csv makes it ours
+        (out / name).write_text("my own")
+        code, said, err = run(*words, out)
+        assert (code, said) == (2, "") and err.count("\n") == 1
+        assert f"will not replace {out}: it holds other files (no grades.json); name a new folder" in err
+        assert (out / name).read_text() == "my own" and not list(out.glob("*/*"))
+    assert run(*words, out / "notes.txt")[0] == 2  # no folder at all
+    (out / "notes.txt").unlink()
+    assert run(*words, out)[0] == 0  # as a grading that was stopped leaves it
+    (out / "notes.txt").write_text("on what came out")
+    assert run(*words, out)[0] == 0 and (out / "notes.txt").read_text() == "on what came out"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".DS_Store").touch()
+    assert run(*words, tmp_path / "new")[0] == 0
 
 
 def test_a_damaged_result_is_made_again(graded, tmp_path):
@@ -532,7 +573,6 @@ def test_the_gradebook(course, graded, submitted):
     from nbgrader.api import Gradebook
 
     from visdial_lab.grading.gradebook import import_results, marks_by_hand
-    from visdial_lab.grading.problem_sets import load
 
     given = load("ps0", course / "solutions")
     (submitted / "dan.ipynb").write_text("{nope")

@@ -118,7 +118,7 @@ def test_incomplete_weights_are_not_filled_with_noise(copy):
     gone = next(name for name in weights if "layers.1.mlp.up_proj" in name)
     del weights[gone]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 weights are missing \(first .*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(UserError, match=r"1 weight missing \(first .*layers\.1\.mlp\.up_proj"):
         load_model(copy)
 
 

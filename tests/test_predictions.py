@@ -128,7 +128,7 @@ def test_bad_dialogs_are_skipped_listed_and_added_later(dialogs, quiet, tmp_path
 
 def test_nothing_but_bad_dialogs_is_no_result(dialogs, tmp_path):
     scorer = Scorer(bad=[dialog.image_id for dialog in dialogs])
-    with pytest.raises(UserError, match=r"none of the 9 dialogs could be scored: dialog \d+: damaged image"):
+    with pytest.raises(UserError, match=r"0 of 9 dialogs could be scored: dialog \d+: damaged image"):
         rank_dialogs(dialogs, tmp_path / "r.json", MADE_FROM, scorer, skip_bad=True)
     assert not (tmp_path / "r.json").exists()
 
@@ -249,7 +249,7 @@ def test_dialogs_that_cannot_be_read_are_left_out_and_added_once_mended(rank, mo
     code, err, written = rank(model, path, "--skip-bad", "--limit", 2)
     assert code == 1 and "1 of 2 dialogs skipped" in err and {x["image_id"] for x in written} == {1002}
     code, err, _ = rank(model, path, "--skip-bad", "--limit", 1, "--no-resume")
-    assert code == 2 and "none of the 1 dialogs can be read: data.dialogs[0].caption is missing" in err
+    assert code == 2 and "0 of 1 dialog can be read: data.dialogs[0].caption is missing" in err
 
 
 def test_found_out_before_the_model_is_loaded(rank, model, tmp_path, monkeypatch):
@@ -270,7 +270,7 @@ def test_pictures_and_model_that_do_not_go_together(rank, model, tmp_path):
         code, err, written = rank(
             model, folder / "visdial_1.0_val.json", "--image-dir", tmp_path / "empty", *skip
         )
-        assert code == 2 and "no picture of these 2 dialogs is in" in err and written is None
+        assert code == 2 and f"no pictures in {tmp_path / 'empty'} for 2 dialogs; " in err and written is None
     blind = tiny_model.build_text(tmp_path / "blind")
     code, err, written = rank(blind, folder / "visdial_1.0_val.json", "--image-dir", folder)
     assert code == 2 and "reads text only" in err and written is None

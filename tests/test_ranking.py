@@ -179,7 +179,9 @@ def test_blank_image_is_gray_and_same_size(seeing, tmp_path):
 @pytest.mark.parametrize("image_dir", [None, Path("tests")])
 def test_only_gray_pictures_can_be_ranked_without_photos(tmp_path, image_dir):
     dialogs = [dataclasses.replace(some_dialog(tmp_path, 24), image_path=None)]
-    with pytest.raises(UserError, match=r"no picture of these 1 dialogs .* --blank-image ranks without them"):
+    with pytest.raises(
+        UserError, match=r"no pictures in .* for 1 dialog; .* --blank-image ranks without them"
+    ):
         check_pictures("data/gemma3-scenes", dialogs, image_dir)
     check_pictures("data/gemma3-scenes", dialogs, image_dir, blank_image=True)
 

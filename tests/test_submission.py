@@ -64,7 +64,7 @@ def test_nothing_is_wrong_with_a_good_one(made):
             ["ranks are counted from 0", "rounds are counted from 0", "inverse permutation"],
         ),
         (lambda p: [*p, p[3], p[4]], ["round 1 of image 1002 is there more than once (2 such)"]),
-        (lambda p: [*p, p[3] | {"image_id": 7}], ["1 unknown images, in none of the dialogs: 7"]),
+        (lambda p: [*p, p[3] | {"image_id": 7}], ["1 unknown image, in none of the dialogs: 7"]),
         (
             lambda p: [*p, *(p[0] | {"image_id": n} for n in range(9))],
             ["9 unknown images, in none of the dialogs: 0, 1, 2, 3, 4, 5, 6, 7 and 1 more"],

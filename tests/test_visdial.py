@@ -427,9 +427,22 @@ def test_bad_utf8_is_found_where_it_is(tmp_path):
         VisDial.load(tmp_path / "dialogs.json")
 
 
+def test_one_round_is_not_called_rounds(tiny):
+    test = VisDial.load(tiny, "test")
+    one = next(dialog for dialog in test if len(dialog.rounds) == 1)
+    assert ", 1 round): " in repr(one) and "· 1 round<" in test._repr_html_()
+    assert "1 dialog<" in test[:1]._repr_html_() and f"{len(test)} dialogs<" in test._repr_html_()
+
+
 def test_missing_files(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no visdial_1.0_mini.json in folder .*visdial_1.0_train\.json"):
         VisDial.load(tiny, "mini")
+    with pytest.raises(UserError, match=r"no visdial_1\.0_val\.json in .*split: did you mean tiny/ in it"):
+        VisDial.load(tmp_path)
+    with pytest.raises(
+        UserError, match=r"split: it holds \d+\.jpg, .* and \d+ more; check the folder, or data"
+    ):
+        VisDial.load(tiny / "images")
     with pytest.raises(UserError, match="dialogs file not found"):
         VisDial.load(tmp_path / "none.json")
     with pytest.raises(

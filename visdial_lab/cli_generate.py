@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from visdial_lab.errors import UserError
+from visdial_lab.errors import UserError, counted
 
 if TYPE_CHECKING:
     from visdial_lab.config import Config
@@ -58,7 +58,7 @@ def base(
     given = load_config_with(config, options)
     how = given.generation.model_dump() | {"stratify": stratify}
     written = write_records(output_path, load_dialogs(given, split), **how)
-    print(f"{written} records in {output_path}")
+    print(f"{counted(written, 'record')} in {output_path}")
 
 
 @generate.command()
@@ -120,7 +120,8 @@ def api(
             update,
         )
     page = write_page(output_path)
-    print(f"{manifest['records']} records in {output_path}, {manifest['rejected']} set aside; page: {page}")
+    written = counted(manifest["records"], "record")
+    print(f"{written} in {output_path}, {manifest['rejected']} set aside; page: {page}")
     if manifest["state"] != "complete":
         say(f"{manifest['state']}; the same command goes on")
 
@@ -151,5 +152,5 @@ def evaluation(
             chosen = load_dialogs(given, split or given.data.val_split, dense=dense_file)
         found, path = write_evaluation_set(output_path, chosen), output_path
     graded = sum(item["relevance"] is not None for item in found["items"])
-    print(f"{len(found['items'])} questions, {graded} with relevance, in {path}")
+    print(f"{counted(len(found['items']), 'question')}, {graded} with relevance, in {path}")
     print(f"content sha256 {found['content_sha256']}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.errors import UserError, WorkFailed, counted
 from visdial_lab.progress import progress, say
 
 
@@ -105,8 +105,7 @@ def grade(
         say(f"marked by hand: {marked} of {len(results)}; in grades.csv and on the pages")
     rungs = sorted({result["rung"] for result in results if result["rung"]})
     mean = sum(result["score"] for result in results) / len(results)
-    count = f"{len(results)} submission{'s' if len(results) != 1 else ''}"
-    print(f"{count}, mean {mean:.2f} of {results[0]['max']:g}")
+    print(f"{counted(len(results), 'submission')}, mean {mean:.2f} of {results[0]['max']:g}")
     print(f"sandbox: {', '.join(rungs) or 'none needed'}")
     print(f"{folder / 'index.html'}")
 
@@ -119,8 +118,8 @@ def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> 
 
     notebooks = {entry.student: entry.data for entry in collect(submissions, assignment)}
     count = import_results(load(assignment), results, notebooks, course_root())
-    students = f"{count} student{'s' if count != 1 else ''}"
-    say(f"{students} in gradebook.db; mark the open questions in formgrader, then give this command again")
+    next_step = "mark the open questions in formgrader, then give this command again"
+    say(f"{counted(count, 'student')} in gradebook.db; {next_step}")
 
 
 def _moment(text: str | None) -> datetime.datetime | None:

@@ -1,7 +1,6 @@
 """The profile: a YAML file becomes one frozen, typed Config; a mistake is an error that names its place."""
 
 import contextlib
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, nearest, shown
 from visdial_lab.files import read_text, resolve
 
 
@@ -216,7 +215,7 @@ def _layers(name: str) -> list[tuple[str, dict]]:
     path, source = _PROFILES / f"{name}.yaml", f"{name}.yaml"
     if name not in profiles:
         if not name.endswith((".yaml", ".yml")) and os.sep not in name:
-            raise UserError(f"unknown profile {shown(name)}{_nearest(name, profiles)}; {known}")
+            raise UserError(f"unknown profile {shown(name)}{nearest(name, profiles)}; {known}")
         path = resolve(name)
         source = str(path)
     tree = _parse(read_text(path, "config"), source)
@@ -262,15 +261,7 @@ def _flatten(tree: dict, source: str) -> Iterator[tuple[str, Any]]:
         elif key in _KEYS:
             yield key, value
         else:
-            raise UserError(f"{source}: unknown key {shown(key)}{_nearest(str(key), [*_KEYS, *_SECTIONS])}")
-
-
-def _nearest(word: str, choices: list[str]) -> str:
-    """A hint, "(did you mean …?)": the nearest whole key, else the nearest by its last part, else nothing."""
-    last_part = {choice.rpartition(".")[2]: choice for choice in choices}
-    close = difflib.get_close_matches(word, choices, n=1)
-    close += [last_part[leaf] for leaf in difflib.get_close_matches(word.rpartition(".")[2], last_part, n=1)]
-    return f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(f"{source}: unknown key {shown(key)}{nearest(str(key), [*_KEYS, *_SECTIONS])}")
 
 
 _EXPECTED = {

@@ -6,12 +6,15 @@ import platform
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from visdial_lab.config import Config, load_config, profile_names
 from visdial_lab.errors import UserError
 from visdial_lab.files import resolve
 from visdial_lab.platforms import hosted
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 Check = tuple[str, bool | None, str, str]  # name, good (None = only to be known), what was found, advice
 
@@ -42,16 +45,23 @@ def _packages() -> Iterator[Check]:
         yield "visdial-lab", False, "not installed", "in the course folder: pip install -e ."
         return
     for need in wanted:
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
-            continue  # another platform's, or part of an extra
-        try:
-            found = metadata.version(need.name)
-        except metadata.PackageNotFoundError:
-            yield need.name, False, "not installed", f'pip install "{need}"'
-            continue
-        good = need.specifier.contains(found, prereleases=True)
-        advice = f'if something fails: pip install "{need.name}{need.specifier}"'
-        yield need.name, good or None, f"{found} (tested with {need.specifier or 'any'})", advice
+        for_all = need.marker is None or need.marker.evaluate({"extra": ""})
+        if for_all or need.marker.evaluate({"extra": "instructor"}):  # not another platform's or extra's
+            yield _package(need, for_all)
+
+
+def _package(need: "Requirement", for_all: bool) -> Check:
+    """What is there of a package that all need, or only who releases and grades."""
+    try:
+        found = metadata.version(need.name)
+    except metadata.PackageNotFoundError:
+        fetch = f'pip install "{need.name}{need.specifier}"'
+        if for_all:
+            return need.name, False, "not installed", fetch
+        return need.name, None, "not installed", f"only for `release` and `grade --gradebook`: {fetch}"
+    good = need.specifier.contains(found, prereleases=True)
+    advice = f'if something fails: pip install "{need.name}{need.specifier}"'
+    return need.name, good or None, f"{found} (tested with {need.specifier or 'any'})", advice
 
 
 def _hardware() -> Iterator[Check]:

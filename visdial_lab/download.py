@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
-from visdial_lab.errors import UserError, WorkFailed, listed, shown
+from visdial_lab.errors import UserError, WorkFailed, counted, listed, shown
 from visdial_lab.files import only_one, read_json, resolve, write_json
 from visdial_lab.progress import Progress, quiet
 from visdial_lab.reading import SPLITS, read_columns, read_dense
@@ -181,7 +181,7 @@ def _carry_out(plan: Plan, partial: Path, progress: Progress) -> None:
         problems = [p for split, n in plan.photos.items() for p in _fetch_photos(get, plan, split, n)]
     progress(round(total / 1e6), round(total / 1e6), "")
     if problems:
-        raise WorkFailed(f"{len(problems)} photos are missing: {listed(problems, 20, '; ')}")
+        raise WorkFailed(f"{counted(len(problems), 'photo')} missing: {listed(problems, 20, '; ')}")
 
 
 def _tidy(root: Path, partial: Path) -> None:

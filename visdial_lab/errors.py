@@ -1,8 +1,9 @@
 """The two exceptions that a user of this library is meant to see, and how values look in their messages."""
 
 import contextlib
+import difflib
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -54,6 +55,23 @@ def listed(items: Iterable[Any], most: int, separator: str = ", ") -> str:
     return separator.join(items[:most]) + more
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with what it counts: "1 dialog", "2,064 dialogs"; many: where that is more than an added s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def shown(value: Any) -> str:
     """A value as it may stand in an error message: never long, and null for None, as in JSON and YAML."""
     return "null" if value is None else reprlib.repr(value)
+
+
+def nearest(word: str, choices: Sequence[str], cutoff: float = 0.6) -> str:
+    """A hint, " (did you mean …?)": the nearest whole key, else the nearest by its last part, else nothing.
+
+    cutoff: how alike the two must be, from 0 to 1 (`difflib.get_close_matches`).
+    """
+    parts = {choice.rpartition(".")[2]: choice for choice in choices}
+    close = difflib.get_close_matches(word, choices, 1, cutoff)
+    last = word.rpartition(".")[2]
+    close += [parts[part] for part in difflib.get_close_matches(last, parts, 1, cutoff)]
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from visdial_lab import __version__, baselines, plots
-from visdial_lab.errors import naming
+from visdial_lab.errors import counted, naming
 from visdial_lab.files import read_json, write_text
 from visdial_lab.metrics import breakdowns, compare, evaluate, round_values, summarise
 from visdial_lab.text_metrics import polarity
@@ -66,9 +66,14 @@ def read_truth(dialogs: VisDial) -> dict[tuple[int, int], dict[str, Any]]:
     return {(note["image_id"], n): turn for note in notes for n, turn in enumerate(note["rounds"], 1)}
 
 
+def _probability(improved: float) -> str:
+    """P(better) as far as the thousand resamples of `compare` tell it: all of them are not yet certainty."""
+    return "> 0.999" if improved > 0.999 else "< 0.001" if improved < 0.001 else f"{improved:.3f}"
+
+
 def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tuple[str, ...], list[tuple]]]:
     """What was evaluated as (title, columns, rows)."""
-    title = f"{result['n_rounds']:,} rounds of {len(result['dialogs']):,} dialogs"
+    title = f"{counted(result['n_rounds'], 'round')} of {counted(len(result['dialogs']), 'dialog')}"
     title += f", {result['n_dense']:,} of them with dense annotations" if result["n_dense"] else ""
     rows = [(key, value, result["intervals"].get(key)) for key, value in result["metrics"].items()]
     yield title, ("metric", "value", "95 % interval"), rows
@@ -76,7 +81,10 @@ def _tables(result: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, tup
     rows = [(name, *map(other["metrics"].get, keys)) for name, other in result["beside"].items()]
     yield "beside it (mean: the mean rank, lower is better)", ("run", *keys), rows
     for other, found in result["comparisons"].items():
-        rows = [(key, *entry.values()) for key, entry in found.items()]
+        rows = [
+            (key, one["difference"], one["interval"], _probability(one["improved"]))
+            for key, one in found.items()
+        ]
         yield f"compared with {other}", ("metric", "difference", "95 % interval", "P(better)"), rows
     if verbose:
         for by, parts in result["breakdowns"].items():
@@ -134,7 +142,7 @@ def write_page(
         mrr = [result["dialogs"][dialogs[i].image_id] for i in values["dialog"][dense]]
         figures["agreement"] = plots.agreement(mrr, values["ndcg"][dense])
     page = {"title": title, "result": result, "figures": figures, "counts": counts, "browser": browser}
-    write_text(path, render("evaluation.html", version=__version__, **page))
+    write_text(path, render("evaluation.html", version=__version__, probability=_probability, **page))
 
 
 def _ranked(dialog: Dialog, entries: Mapping[tuple[int, int], Mapping]) -> list[tuple[Round, Mapping, list]]:

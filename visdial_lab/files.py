@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from visdial_lab.errors import UserError, shown
+from visdial_lab.errors import UserError, listed, shown
 
 # What goes wrong on the user's side while writing. Any other OSError is a bug of ours and stays one.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -143,11 +143,26 @@ def read_bytes(path: str | Path, what: str = "file") -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{what} not found: {path}") from None
+        folder, suffix = Path(path).parent, Path(path).suffix
+        there = f"its folder holds {holds(folder, suffix)}" if folder.is_dir() else f"no folder {folder}"
+        raise UserError(f"{what} not found: {path} ({there})") from None
     except IsADirectoryError:
         raise UserError(f"{what} expected at {path}, but that is a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UserError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def holds(folder: Path, suffix: str = "") -> str:
+    """What lies in a folder, for a message about what does not: "a.json, b.json and 7 more", folders as "c/".
+
+    suffix: only names that end so; when there are none, all.
+    """
+    try:
+        there = [path for path in folder.iterdir() if not path.name.startswith(".") and path.exists()]
+    except OSError as error:
+        return f"what cannot be read ({error.strerror})"
+    chosen = [path for path in there if path.name.endswith(suffix)] or there
+    return listed(sorted(path.name + "/" * path.is_dir() for path in chosen), 5) or "nothing"
 
 
 def read_text(path: str | Path, what: str = "file") -> str:

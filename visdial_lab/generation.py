@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from visdial_lab.chat import chat_messages, join_reminder, parts
-from visdial_lab.errors import UserError, naming
+from visdial_lab.errors import UserError, counted, naming
 from visdial_lab.files import portable, read_json, read_jsonl, write_jsonl, write_text
 from visdial_lab.teacher import reminders
 from visdial_lab.text_metrics import question_type
@@ -104,8 +104,9 @@ def _chosen(
     if rounds not in ("all", "last", "random") and (type(rounds) is not int or rounds < 1):
         raise UserError(f'rounds: expected "all", "last", "random" or a whole number from 1, got {rounds!r}')
     if sample_count is not None and not 0 < sample_count <= len(visdial):
+        there = counted(len(visdial), "dialog")
         raise UserError(
-            f"sample_count is {sample_count}, but the {visdial.split} split has {len(visdial)} dialogs, "
+            f"sample_count is {sample_count}, but the {visdial.split} split has {there}, "
             "and a dialog gives one record"
         )
     count = len(visdial) if sample_count is None else sample_count

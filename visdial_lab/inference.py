@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from visdial_lab import chat, journal
 from visdial_lab.decoding import check_length, cut, generate, read, read_on
-from visdial_lab.errors import OnBad, UserError, naming, shown
+from visdial_lab.errors import OnBad, UserError, counted, listed, naming, nearest, shown
 from visdial_lab.files import read_json, resolve, write_json
 from visdial_lab.models import answer_style, evaluating, load_model, sees
 from visdial_lab.progress import Progress, quiet
@@ -69,7 +69,15 @@ def read_batch(path: Path, on_bad: OnBad | None = None) -> list[dict]:
 def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
         raise UserError(f"{where} should be an object with image and conversation, is {shown(entry)}")
-    for key, needed in (("conversation", True), ("image", False), ("caption", False)):
+    fields = {"conversation": True, "image": False, "caption": False}
+    lacking = [key for key in fields if key not in entry]
+    for key in entry:  # others may be there, but none that is meant for one of these
+        if key not in fields and (hint := nearest(key, lacking, cutoff=0.8)):
+            raise UserError(f"{where}: unknown key {shown(key)}{hint}")
+    if "conversation" in lacking:
+        there = listed(map(shown, entry), 5) or "no key"
+        raise UserError(f'{where}: "conversation" ("Q: …", the question) is missing, there is {there}')
+    for key, needed in fields.items():
         value = entry.get(key)
         if not isinstance(value, str) and (needed or value is not None):
             raise UserError(f"{where}.{key} should be text, is {shown(value)}")
@@ -131,7 +139,8 @@ def answer_file(
             progress(len(answers), len(entries) - len(skipped))
     done = [entry | chat.said_fields(answers[keys[n]]) for n, entry in enumerate(entries) if n not in skipped]
     if skipped and not done:
-        raise UserError(f"none of the {len(entries)} entries can be answered: {next(iter(skipped.values()))}")
+        count = counted(len(entries), "entry", "entries")
+        raise UserError(f"0 of {count} can be answered: {next(iter(skipped.values()))}")
     write_json(output, done)
     if not skipped:
         journal.remove(output)

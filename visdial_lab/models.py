@@ -9,7 +9,7 @@ from typing import Any
 
 from visdial_lab.chat import CLOSE, OPEN, takes_images, tokenizer_of
 from visdial_lab.config import Config
-from visdial_lab.errors import UserError, naming, shown
+from visdial_lab.errors import UserError, counted, naming, shown
 from visdial_lab.files import read_json, resolve
 
 _FAMILIES = {"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM"}
@@ -280,7 +280,7 @@ def _load_base(folder: Path | str, four_bit: bool, device: str, dtype: Any = Non
     if wrong := report["mismatched_keys"]:
         raise UserError(f"{folder}: the weights do not fit config.json (first {min(wrong)[0]})")
     if missing := sorted(report["missing_keys"]):  # transformers would fill these with random numbers
-        found = f"{len(missing)} weights are missing (first {missing[0]})"
+        found = f"{counted(len(missing), 'weight')} missing (first {missing[0]})"
         raise UserError(f"{folder}: {found}; fetch the model again")
     return model
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from visdial_lab import journal
 from visdial_lab.chat import said_fields
-from visdial_lab.errors import OnBad, UserError, WorkFailed
+from visdial_lab.errors import OnBad, UserError, WorkFailed, counted
 from visdial_lab.files import write_json
 from visdial_lab.metrics import ranks_from_scores
 from visdial_lab.models import sees
@@ -90,7 +90,7 @@ def check_pictures(
     elif not blank_image and dialogs and all(dialog.image_path is None for dialog in dialogs):
         where = image_dir or "the folder of the dialogs file"
         raise UserError(
-            f"no picture of these {len(dialogs)} dialogs is in {where}; --image-dir says where, "
+            f"no pictures in {where} for {counted(len(dialogs), 'dialog')}; --image-dir says where, "
             "--blank-image ranks without them"
         )
 
@@ -116,7 +116,7 @@ def rank_dialogs(
     without skip_bad, for the first bad dialog.
     """
     if not dialogs and unreadable:
-        raise UserError(f"none of the {len(unreadable)} dialogs can be read: {unreadable[0]}")
+        raise UserError(f"0 of {counted(len(unreadable), 'dialog')} can be read: {unreadable[0]}")
     if not any(turn.options is not None for dialog in dialogs for turn in dialog.rounds):
         raise UserError("no round of these dialogs has answer options: there is nothing to rank")
     keys = {_key(dialog): dialog for dialog in dialogs}
@@ -168,12 +168,13 @@ def _merge(
     found = journal.read(output, made_from, keys.values())
     ranked = [dialog for dialog in dialogs if dialog.image_id not in skipped]
     if not ranked:
-        raise UserError(f"none of the {len(dialogs)} dialogs could be scored: {next(iter(skipped.values()))}")
+        count = counted(len(dialogs), "dialog")
+        raise UserError(f"0 of {count} could be scored: {next(iter(skipped.values()))}")
     lost = [dialog.image_id for dialog in ranked if keys[dialog.image_id] not in found]
     if lost:
         raise UserError(
-            f"{len(lost)} dialogs (first {lost[0]}) are in no journal beside {output}: processes on several "
-            "machines need an output folder that all of them see. The same command goes on"
+            f"{counted(len(lost), 'dialog')} (first {lost[0]}) in no journal beside {output}: processes on "
+            "several machines need an output folder that all of them see. The same command goes on"
         )
     values = [found[keys[dialog.image_id]] for dialog in ranked]
     scores = [[row and np.array(row) for row in rows] for rows, *_ in values]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from visdial_lab.errors import UserError, listed, shown
+from visdial_lab.errors import UserError, counted, listed, shown
 from visdial_lab.files import write_json
 from visdial_lab.visdial import Dialog, Round
 
@@ -150,7 +150,7 @@ def _check_keys(keys: list[Key], dialogs: Sequence[Dialog] | None, allow_partial
             hint = "; only last rounds are here, as test wants it, but val wants all"
     missing = set() if allow_partial else wanted - given
     if unknown:
-        yield f"{len(unknown):,} unknown images, in none of the dialogs: {listed(unknown, 8)}"
+        yield f"{counted(len(unknown), 'unknown image')}, in none of the dialogs: {listed(unknown, 8)}"
     for says, which in (
         ("is there more than once", {key for key, times in collections.Counter(keys).items() if times > 1}),
         ("is not the last of its dialog; test takes no other", early),
@@ -161,8 +161,8 @@ def _check_keys(keys: list[Key], dialogs: Sequence[Dialog] | None, allow_partial
             image_id, round_id = min(which)
             yield f"round {round_id} of image {image_id} {says} ({len(which):,} such)"
     if not missing and not allow_partial and len(wanted) != FULL.get(split):
-        whole = FULL.get(split, 0)
-        yield f"{len(wanted):,} rounds, but {split} has {whole:,} to rank (--allow-partial if that is meant)"
+        count, whole = counted(len(wanted), "round"), FULL.get(split, 0)
+        yield f"{count}, but {split} has {whole:,} to rank (--allow-partial if that is meant)"
 
 
 def _check_direction(keys: list[Key], ranks: np.ndarray, dialogs: Sequence[Dialog] | None) -> Iterator[str]:

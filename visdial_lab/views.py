@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from visdial_lab.diagrams import folded
+from visdial_lab.errors import counted
 from visdial_lab.metrics import exact_match, ndcg, ranks_from_scores
 from visdial_lab.plots import METRICS, OTHER_RUN, RUNS
 from visdial_lab.visdial import Dialog, Round, thumbnail_html
@@ -211,6 +212,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(METRICS=METRICS, RUNS=RUNS, OTHER_RUN=OTHER_RUN, exact_match=exact_match)
+    environment.filters["counted"] = counted
     for view in (metric_table, dialog_card, figure_html, thumbnail_html, token_strip):
         # they have escaped what they show
         environment.filters[view.__name__] = lambda *values, view=view: Markup(view(*values))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visdial_lab.errors import UserError
-from visdial_lab.files import resolve
+from visdial_lab.errors import UserError, counted, listed
+from visdial_lab.files import holds, resolve
 from visdial_lab.reading import Columns, read_dense, read_split
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Dialog:
     split: str
 
     def __repr__(self) -> str:  # short, and without this machine's paths: notebooks keep what they show
-        return f"<Dialog {self.image_id} ({self.split}, {len(self.rounds)} rounds): {self.caption!r}>"
+        rounds = counted(len(self.rounds), "round")
+        return f"<Dialog {self.image_id} ({self.split}, {rounds}): {self.caption!r}>"
 
     def image(self):
         """Open the picture as an RGB PIL image. Raises UserError when it is missing or damaged."""
@@ -236,10 +237,11 @@ class VisDial(Sequence):
         rows = "".join(
             f'<div style="{_CARD};align-items:center">{thumbnail_html(dialog, 72)}'
             f'<div style="flex:1;min-width:200px">{html.escape(dialog.caption)}'
-            f'<div style="{_SMALL}">image {dialog.image_id} · {len(dialog.rounds)} rounds</div></div></div>'
+            f'<div style="{_SMALL}">image {dialog.image_id} · {counted(len(dialog.rounds), "round")}'
+            "</div></div></div>"
             for dialog in self[:5]
         )
-        title = f"<b>VisDial {html.escape(self.split)}</b>: {len(self):,} dialogs"
+        title = f"<b>VisDial {html.escape(self.split)}</b>: {counted(len(self), 'dialog')}"
         return f'<div style="font-family:system-ui,sans-serif">{title}{rows}</div>'
 
 
@@ -270,9 +272,13 @@ def _find_files(source: Path, split: str | None, dense) -> tuple[Path, Path | No
         return source, dense
     path = source / f"visdial_1.0_{split}.json"
     if not path.is_file():
-        there = ", ".join(sorted(file.name for file in source.glob("visdial_*.json"))) or "none"
-        keys = "the split, or data.train_split and data.val_split in the config"
-        raise UserError(f"no {path.name} in folder {source} (there: {there}); check {keys}")
+        if there := sorted(file.name for file in source.glob("visdial_*.json")):
+            keys = "the split, or data.train_split and data.val_split in the config"
+            raise UserError(f"no {path.name} in folder {source} (there: {', '.join(there)}); check {keys}")
+        inside = sorted({f"{file.parent.name}/" for file in source.glob("*/visdial_1.0_*.json")})
+        hint = f"it holds {holds(source)}; check the folder, or data.root in the config"
+        hint = f"did you mean {listed(inside, 3)} in it?" if inside else hint
+        raise UserError(f"no {path.name} in folder {source}, nor of any other split: {hint}")
     for name in (f"visdial_1.0_{split}_dense_annotations.json", f"visdial_1.0_{split}_dense_sample.json"):
         if dense is None and (source / name).is_file():
             dense = source / name

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from visdial_lab.errors import counted
 from visdial_lab.files import write_text
 from visdial_lab.views import render
 
@@ -14,7 +15,7 @@ def write_pages(output: Path, assignment: str, results: list[dict[str, Any]], pa
         write_text(output / "feedback" / f"{result['file']}.html", page)
     page = render(
         "grades.html",
-        title=f"{assignment}: {len(results)} submissions",
+        title=f"{assignment}: {counted(len(results), 'submission')}",
         assignment=assignment,
         results=[_by_exercise(result) for result in results],
         pairs=pairs,

@@ -11,14 +11,15 @@ import hashlib
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from visdial_lab import __version__
-from visdial_lab.errors import UserError, WorkFailed
-from visdial_lab.files import read_json, write_json, write_text
+from visdial_lab.errors import UserError, WorkFailed, listed
+from visdial_lab.files import check_replaceable, read_json, write_json, write_text
 from visdial_lab.grading.feedback import write_pages
 from visdial_lab.grading.problem_sets import (
     TEXT_STUB,
@@ -37,6 +38,7 @@ from visdial_lab.grading.walls import PACKAGE, Limits
 from visdial_lab.progress import Progress, quiet
 
 _MAX_CELLS = 500
+_OURS = {"results", "grades.csv", "grades.json", "index.html", "feedback"}
 _Result = dict[str, Any]
 
 
@@ -76,11 +78,12 @@ def grade(
     """Grade everything in `source`; writes grades.csv, grades.json, index.html and feedback/ into `output`.
 
     marks: what was given by hand, from `gradebook.marks_by_hand`. Returns the results, sorted by student.
-    Raises UserError when there is nothing to grade, or no sandbox that holds and not `unsafe`; WorkFailed
-    when the reference solution itself fails.
+    Raises UserError when there is nothing to grade, no sandbox that holds and not `unsafe`, or `output` holds
+    other things than an earlier grading; WorkFailed when the reference solution itself fails.
     """
     given, limits, lateness = load(assignment, solutions), limits or Limits(), lateness or Lateness()
     found = collect(source, assignment)
+    _check_output(output)
     made_from = _made_from(given, limits)
     kept = {entry.student: _kept(output, entry, made_from) if resume else None for entry in found}
     missing = [entry for entry in found if kept[entry.student] is None]
@@ -88,11 +91,12 @@ def grade(
         secret = tuple(path.resolve() for path in (source, output, given.folder.parent))
         rung = choose(rung, unsafe, secret)
     progress(len(found) - len(missing), len(found))
-    for done, (entry, result) in enumerate(_graded(given, missing, rung, limits, jobs), 1):
-        if not result.pop("again", False):
-            write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
-        kept[entry.student] = result
-        progress(len(found) - len(missing) + done, len(found))
+    for entry, result, slow in _graded(given, missing, rung, limits, jobs):
+        if entry is not None:
+            if not result.pop("again", False):
+                write_json(_place(output, entry), {"made_from": _key(made_from, entry), "result": result})
+            kept[entry.student] = result
+        progress(sum(one is not None for one in kept.values()), len(found), slow)
     results = [_with_lateness(kept[entry.student], entry, lateness, marks or {}) for entry in found]
     _write(given, results, output)
     return results
@@ -100,16 +104,37 @@ def grade(
 
 def _graded(
     given: ProblemSet, entries: list[Submission], rung: str | None, limits: Limits, jobs: int
-) -> Iterator[tuple[Submission, _Result]]:
-    """Give (submission, result) as they are finished, `jobs` at a time, each worker with a reference."""
+) -> Iterator[tuple[Submission | None, _Result | None, str]]:
+    """Give (submission, result, who is slow) as they are finished, `jobs` at a time, each worker with a
+    reference; (None, None, who is slow) for every second in which none was."""
+    began: dict[str, float] = {}  # student → when the work on it began, as long as it goes on
+
+    def work(entry: Submission) -> _Result:
+        began[entry.student] = time.monotonic()
+        try:
+            return grade_one(given, entry, sessions)
+        finally:
+            del began[entry.student]
+
     with Sessions(given, rung, limits) as sessions:
         pool = ThreadPoolExecutor(jobs)
         try:
-            futures = {pool.submit(grade_one, given, entry, sessions): entry for entry in entries}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            futures = {pool.submit(work, entry): entry for entry in entries}
+            while futures:
+                finished, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield futures.pop(future), future.result(), _slow(began)
+                if not finished:
+                    yield None, None, _slow(began)
         finally:  # also when interrupted: nothing inside may outlive us
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _slow(began: dict[str, float]) -> str:
+    """Whose notebooks have taken ten seconds or more, and how many so far: tens are enough for a log."""
+    tens = {student: int(time.monotonic() - start) // 10 * 10 for student, start in began.copy().items()}
+    told = [f"{student} ({seconds} s)" for student, seconds in tens.items() if seconds]
+    return f"at work on {listed(told, 3)}" if told else ""
 
 
 def grade_one(given: ProblemSet, entry: Submission, sessions: Sessions) -> _Result:
@@ -193,6 +218,16 @@ def _kept(output: Path, entry: Submission, made_from: str) -> _Result | None:
     except UserError:  # damaged: grade again
         return None
     return kept["result"] if kept.get("made_from") == _key(made_from, entry) else None
+
+
+def _check_output(output: Path) -> None:
+    """Raise UserError unless a folder that is there is empty or an earlier grading, be it one that was
+    stopped: that one has left results, and nothing that is not ours."""
+    if output.is_dir():
+        names = {path.name for path in output.iterdir() if not path.name.startswith(".")}
+        if not names or ("results" in names and names <= _OURS):
+            return
+    check_replaceable(output, "grades.json")
 
 
 # ---- what is written
