@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from lab_browser import ROOT, chrome, end_kernels, find_chrome, jupyter, run_notebook, shoot, watch
 
+from visdial_lab.grading.feedback import write_pages
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -219,14 +221,36 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("name", ["report", "evaluation"])
 def test_a_page_fits_its_window(browser, pages, name, window):
+    check_page(browser, pages[name], name, window)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_pages_of_grades_fit_their_window(browser, tmp_path, window):
+    """What a stranger has written may be long, without a space, and full of tags."""
+    long = "<script>alert(1)</script>" + "x" * 300
+    test = {"exercise": "ps1.parse", "name": "the example", "goal": long, "points": 3.0, "earned": 0.0}
+    test |= {"said": long, "detail": long}
+    mark = {"id": "ps1-open", "points": 4.0, "answered": True, "mark": 3.0, "comment": long}
+    result = {"student": long, "file": "ada", "assignment": "ps1", "problem": None, "rung": "bubblewrap"}
+    result |= {"notes": [long], "earned": 5.0, "score": 4.5, "by_hand": 2.7, "max": 20.0, "days_late": 1}
+    cell = {"cell": "ps1-parse-code", "type": "ValueError", "message": long, "line": 2}
+    result |= {"tests": [test], "cells": [cell], "open": [mark]}
+    pair = {"students": [long, "bob"], "exercises": ["ps1.parse"], "share": 0.9}
+    write_pages(tmp_path, "ps1", [result], [pair])
+    check_page(browser, tmp_path / "index.html", "grades", window)
+    check_page(browser, tmp_path / "feedback" / "ada.html", "feedback", window)
+
+
+def check_page(browser, path: Path, name: str, window: str) -> None:
+    """Nothing is fetched, nothing sticks out, everything can be read; leaves a screenshot."""
     context = browser.new_context(**WINDOWS[window])
     page = context.new_page()
     wrong, asked = watch(page), []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(pages[name].as_uri(), wait_until="load")
+    page.goto(path.as_uri(), wait_until="load")
     shoot(page, f"{name}-{window}")
     assert not wrong, wrong
-    assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
     width = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1], f"{width[0]} pixels in a window of {width[1]}"
     assert page.evaluate(

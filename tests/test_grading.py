@@ -422,6 +422,9 @@ def test_marks_by_hand_are_in_the_table_and_on_the_page(graded, tmp_path):
     graded(marks={"bob": mark}, lateness=Lateness(_due(), 0, 100))
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(_csv(tmp_path)))}
     assert rows["bob"]["total"] == "0"  # what is late costs the whole
+    graded(marks={"bob": mark}, lateness=Lateness(_yesterday(), 0, 20))
+    page = (tmp_path / "out" / "feedback" / "bob.html").read_text()
+    assert "Together: 4.4 of 12, 1.1 deducted for 1 day late." in page  # of the mark by hand, too
 
 
 def _csv(tmp_path):
@@ -430,6 +433,11 @@ def _csv(tmp_path):
 
 def _due():
     return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+def _yesterday():
+    """Now is within the first day after it."""
+    return datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=12)
 
 
 def test_half_characters_harm_nobody(graded, submitted, notebook, tmp_path):
@@ -445,6 +453,28 @@ def test_half_characters_harm_nobody(graded, submitted, notebook, tmp_path):
     assert results["ada"]["earned"] == 7 and results["dan"]["earned"] == 0
     assert next(result["earned"] for name, result in results.items() if name.startswith("eve")) == 7
     assert graded() == results  # what was kept can be read
+
+
+@pytest.mark.parametrize(
+    ("late", "days", "left"),
+    [
+        ("0 s", 0, 1),
+        ("1 us", 1, 1),
+        ("12 h", 1, 1),
+        ("24 h", 1, 1),
+        ("25 h", 2, 1),
+        ("60 h", 3, 0.9),
+        ("264 h", 11, 0.1),
+        ("2400 h", 100, 0),
+        ("-48 h", 0, 1),
+    ],
+)
+def test_every_day_begun_counts_and_nothing_falls_below_zero(late, days, left):
+    number, unit = late.split()
+    names = {"s": "seconds", "us": "microseconds", "h": "hours"}
+    handed_in = _due() + datetime.timedelta(**{names[unit]: int(number)})
+    lateness = Lateness(_due(), free_days=2, penalty=10)
+    assert lateness.days(handed_in) == days and lateness.factor(days) == pytest.approx(left)
 
 
 def test_late_days(graded):
@@ -589,8 +619,16 @@ def test_the_commands(course, submitted, tmp_path, monkeypatch, capsys):
         main([str(word) for word in words])
     said = capsys.readouterr()
     assert stop.value.code == 0 and "3 submissions, mean 3.33 of 7" in said.out and "3 of 3" in said.err
+    here = ["grade", str(submitted), "--assignment", "ps0"]
     for words, message in (
-        (["grade", str(submitted), "--assignment", "ps0", "--due", "soon"], "--due 'soon' is no time"),
+        ([*here, "--due", "soon"], "--due 'soon' is no time"),
+        ([*here, "--due", "9999-12-31T23:59-14:00"], "is no time"),
+        ([*here, "--due", "2026-10-01"], "write --due 2026-10-01T23:59"),
+        ([*here, "--late-penalty", "10"], "count from --due"),
+        ([*here, "--free-days", "2"], "count from --due"),
+        ([*here, "--due", "2026-10-01T23:59", "--late-penalty", "nan"], "--late-penalty"),
+        ([*here, "--due", "2026-10-01T23:59", "--late-penalty", "-5"], "--late-penalty"),
+        ([*here, "--due", "2026-10-01T23:59", "--free-days", "0.5"], "--free-days"),
         (["grade", str(tmp_path / "x"), "--assignment", "ps0"], "submissions not found"),
         (["release", "ps99"], "no problem set 'ps99'"),
     ):

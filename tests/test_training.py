@@ -106,6 +106,22 @@ def test_a_checkpoint_cut_short_is_passed_over(course, tmp_path):
     assert checkpoints.last(tmp_path / "none") is None
 
 
+def test_curves_outlive_the_checkpoints(tmp_path):
+    """TensorBoard's event files lie beside the checkpoints; each start of the run has a folder of its own."""
+    output, run = tmp_path / "adapter", {"seed": 1}
+    for names in (["Nov26_10-00-00_host", "Nov26_11-00-00_host"], ["Nov27_10-00-00_host"]):  # resumed; anew
+        work = checkpoints.begin(output, run, replace=False)
+        for name in names:
+            (work / "runs" / name).mkdir(parents=True)
+            (work / "runs" / name / "events.out.tfevents.1").write_text(name)
+        checkpoints.remove(output, {"seed": 2})  # another run's are left alone
+        assert work.exists() and not any("Nov27" in path.name for path in tmp_path.glob("*.curves/*"))
+        checkpoints.remove(output, run)
+        assert not work.exists()
+    kept = sorted(tmp_path.glob("adapter.curves/*/events*"))
+    assert [path.read_text() for path in kept] == [path.parent.name for path in kept] and len(kept) == 3
+
+
 def test_finished_runs_are_not_repeated_and_those_of_others_not_replaced(course, rows):
     made = finetune(settings(), rows, "adapter")
     before = weights(course / "adapter")

@@ -1,4 +1,7 @@
-"""A training that survives a kill: its checkpoints lie in OUTPUT.training until the adapter is written."""
+"""A training that survives a kill: its checkpoints lie in OUTPUT.training until the adapter is written.
+
+So do the curves for TensorBoard, if they are wanted; these stay, in OUTPUT.curves.
+"""
 
 import shutil
 from pathlib import Path
@@ -46,9 +49,15 @@ def begin(output: Path, made_from: dict[str, Any], replace: bool) -> Path:
 
 
 def remove(output: Path, made_from: dict[str, Any]) -> None:
-    """Delete the checkpoints of this run: its adapter is written."""
-    if _made_from(_folder(output)) == made_from:
-        shutil.rmtree(_folder(output), ignore_errors=True)
+    """Delete the checkpoints of this run: its adapter is written. Its curves move to OUTPUT.curves."""
+    work = _folder(output)
+    if _made_from(work) != made_from:
+        return
+    for curve in sorted(work.glob("runs/*")):  # a folder for each time that the run was begun or went on
+        kept = output.with_name(f"{output.name}.curves")
+        kept.mkdir(exist_ok=True)
+        shutil.move(curve, kept / curve.name)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _made_from(work: Path) -> dict[str, Any] | None:

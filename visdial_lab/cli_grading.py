@@ -73,6 +73,8 @@ def grade(
     from visdial_lab.grading.walls import Limits
 
     limits = Limits(cell=cell_seconds, total=total_seconds, memory=int(memory_gb * 2**30))
+    if due is None and (free_days or late_penalty):
+        raise UserError("--free-days and --late-penalty count from --due: give it, as 2026-10-01T23:59+02:00")
     lateness = Lateness(_moment(due), free_days, late_penalty)
     folder = output or Path("runs") / "grades" / assignment
     marks = marks_by_hand(assignment, course_root())
@@ -121,8 +123,15 @@ def _fill_gradebook(assignment: str, submissions: Path, results: list[dict]) -> 
 
 
 def _moment(text: str | None) -> datetime.datetime | None:
-    """A point in time; without a zone it is this machine's."""
+    """A point in time; in this machine's zone where it names none. A mere day would mean its first second."""
+    if text is None:
+        return None
     try:
-        return None if text is None else datetime.datetime.fromisoformat(text).astimezone()
-    except ValueError:
+        moment = datetime.datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):  # the latter: out of the calendar in another zone
         raise UserError(f"--due {text!r} is no time: write it as 2026-10-01T23:59+02:00") from None
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        return moment
+    raise UserError(f"--due {text} says no time of day: write --due {day}T23:59")
