@@ -111,7 +111,12 @@ def test_when_it_was_handed_in(tmp_path, notebook):
     assert ada.handed_in.isoformat(timespec="minutes") == "2026-10-01T12:30+00:00"
     assert bob.handed_in > ada.handed_in and "more than once" in bob.notes[0]
     (tmp_path / "bob.ipynb").unlink()
-    assert collect(tmp_path, "ps0")[1].handed_in.isoformat() == "2026-10-01T12:30:00+00:00"
+    bob = collect(tmp_path, "ps0")[1]
+    assert bob.handed_in.isoformat() == "2026-10-01T12:30:00+00:00" and not bob.notes
+    for unreadable in ("2026-10-01 12:30 CEST", "tomorrow", "\0" * 300):
+        (tmp_path / "bob" / "timestamp.txt").write_text(unreadable)
+        bob = collect(tmp_path, "ps0")[1]
+        assert bob.handed_in > ada.handed_in and "no time that can be read" in bob.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,14 @@ def _read(path: Path, student: str, stamp: Path | None = None) -> Submission:
         if not stat.S_ISREG(facts.st_mode):
             return Submission(student, problem="is not a file")
         data = file.read(MAX_BYTES + 1)
-    when = datetime.datetime.fromtimestamp(facts.st_mtime, datetime.UTC)
-    if stamp is not None and stamp.is_file() and not stamp.is_symlink() and stamp.stat().st_size < 200:
-        when = _time(stamp.read_text(encoding="utf-8", errors="replace")) or when
-    return _sized(student, data, when)
+    read = _sized(student, data, datetime.datetime.fromtimestamp(facts.st_mtime, datetime.UTC))
+    if stamp is None or not stamp.is_file() or stamp.is_symlink():
+        return read
+    with stamp.open("rb") as file:
+        when = _time(file.read(200).decode(errors="replace"))
+    if when is not None:
+        return replace(read, handed_in=when)
+    return replace(read, notes=("timestamp.txt holds no time that can be read; the file's own counts",))
 
 
 def _time(text: str) -> datetime.datetime | None:
