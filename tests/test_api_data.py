@@ -2,6 +2,7 @@
 reason; nothing is lost by a kill, nothing leaks, nothing is mixed."""
 
 import asyncio
+import functools
 import json
 import os
 import random
@@ -358,18 +359,12 @@ def test_ctrl_c_keeps_what_is_finished(tiny, tmp_path):
     config.write_text(f"data: {{root: {tiny}}}\n")
     with serving(chat, handler_of) as url:
         command = [sys.executable, "-m", "visdial_lab", "generate", "api", "--config", str(config)]
-        command += [
-            "--model",
-            "gemma3:27b",
-            "--base-url",
-            f"{url}/v1",
-            "--rounds",
-            "all",
-            "--concurrency",
-            "2",
-        ]
-        command += ["--output-path", str(tmp_path / "out.jsonl")]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        command += ["--model", "gemma3:27b", "--base-url", f"{url}/v1", "--rounds", "all"]
+        command += ["--concurrency", "2", "--output-path", str(tmp_path / "out.jsonl")]
+        heard = functools.partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        )  # tests may run in the background
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
         while len(chat.bodies) < 5 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import functools
 import io
 import json
 import os
@@ -354,7 +355,9 @@ def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebo
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", code]
-    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    # A shell starts background jobs deaf to Ctrl-C, and they pass that on.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=heard)
     kept = tmp_path / "out" / "results"
     while grader.poll() is None and (not kept.is_dir() or len(list(kept.glob("*.json"))) < 4):
         time.sleep(0.05)
