@@ -1,14 +1,18 @@
 """For every test: real data (or a loud skip), the embedded scenes, a made-up dataset, tiny models."""
 
+import functools
 import json
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # expected numbers are a CPU's, in float32; before torch is imported
 ROOT = Path(__file__).resolve().parents[1]
+# For subprocess' preexec_fn: a shell starts background jobs deaf to Ctrl-C, and they pass that on.
+hear_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
 WORDS = ["red", "dog", "blue", "cat", "house", "man", "yes", "no", "it", "is", "the", "near", "ball", "can't"]
 WORDS += ["tell", "green", "한국", "x", "two", "people", "lake"]
 

@@ -2,7 +2,6 @@
 reason; nothing is lost by a kill, nothing leaks, nothing is mixed."""
 
 import asyncio
-import functools
 import json
 import os
 import random
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import Chat, handler_of, kinds, pictures, sample_of
-from conftest import make_dataset
+from conftest import hear_ctrl_c, make_dataset
 from web_server import serving
 
 from visdial_lab import api_client, api_data
@@ -361,10 +360,9 @@ def test_ctrl_c_keeps_what_is_finished(tiny, tmp_path):
         command = [sys.executable, "-m", "visdial_lab", "generate", "api", "--config", str(config)]
         command += ["--model", "gemma3:27b", "--base-url", f"{url}/v1", "--rounds", "all"]
         command += ["--concurrency", "2", "--output-path", str(tmp_path / "out.jsonl")]
-        heard = functools.partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        )  # tests may run in the background
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        )
         while len(chat.bodies) < 5 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

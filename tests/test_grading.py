@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import functools
 import io
 import json
 import os
@@ -19,6 +18,7 @@ import hostile
 import psutil
 import pytest
 import tiny_problem_set
+from conftest import hear_ctrl_c
 
 from visdial_lab.cli import main
 from visdial_lab.errors import UserError, WorkFailed
@@ -355,9 +355,7 @@ def test_a_grader_that_is_stopped_goes_on_where_it_was(course, submitted, notebo
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", code]
-    # A shell starts background jobs deaf to Ctrl-C, and they pass that on.
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=heard)
+    grader = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c)
     kept = tmp_path / "out" / "results"
     while grader.poll() is None and (not kept.is_dir() or len(list(kept.glob("*.json"))) < 4):
         time.sleep(0.05)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import hear_ctrl_c
 from stub_course import BODIES, make_course, stub_config, write_notebook
 
 from visdial_lab import backends, pipeline
@@ -52,8 +53,7 @@ def start(root: Path, *options: str, **kwargs) -> subprocess.Popen:
     environment = os.environ | {"VISDIAL_LAB_ROOT": str(root), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "visdial_lab", "pipeline", "--config", "stub.yaml", "--output", "run"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A shell starts background jobs deaf to Ctrl-C, and they pass that on.
-    kwargs.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    kwargs.setdefault("preexec_fn", hear_ctrl_c)
     return subprocess.Popen([*command, *options], cwd=root, env=environment, **pipes, **kwargs)
 
 

@@ -15,7 +15,7 @@ from typer import Option
 
 from visdial_lab import __version__, cli_grading, cli_models
 from visdial_lab.cli_generate import ConfigOption, generate
-from visdial_lab.errors import UserError, WorkFailed
+from visdial_lab.errors import UserError, WorkFailed, counted
 from visdial_lab.progress import progress, say
 
 app = typer.Typer(
@@ -138,7 +138,7 @@ def evaluate(
     entries = predicted(prediction_file)
     if evalai is not None:
         count = submission.write_submission(evalai[1], entries, dialogs, evalai[0], allow_partial)
-        say(f"wrote {evalai[1]}: {count:,} entries")
+        say(f"wrote {evalai[1]}: {counted(count, 'entry', 'entries')}")
         if dialogs.split == "test":
             return  # its answers are a secret of the server
     runs = {prediction_file.name: entries}

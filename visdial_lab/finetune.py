@@ -308,17 +308,15 @@ def _explained(config: Config, longest: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(
-            error
-        ):  # cuBLAS, cuDNN
+        in_library = "ALLOC_FAILED" in str(error)  # cuBLAS and cuDNN say it in their own words
+        if not in_library and not isinstance(error, torch.OutOfMemoryError):
             raise
         training, gib = config.training, 2**30
         size, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
         free, total = (count / gib for count in torch.cuda.mem_get_info())
         others = total - free - torch.cuda.memory_reserved() / gib
-        shared = (
-            f" (other programs on this GPU hold {others:.1f})" if others > 1 else ""
-        )  # below: CUDA itself
+        # up to 1 GiB is what CUDA itself takes
+        shared = f" (other programs on this GPU hold {others:.1f})" if others > 1 else ""
         advice = []
         if size > 1:
             advice.append(
